@@ -1,0 +1,1 @@
+"""Sources of images: readers, one file a source."""

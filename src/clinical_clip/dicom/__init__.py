@@ -1,0 +1,1 @@
+"""DICOM: limits, reading, pixels, frames (PS3.3, PS3.5, PS3.10)."""
