@@ -1,0 +1,1 @@
+"""Measuring retrieval: metrics over ranks, floors, intervals, protocols and reports."""

@@ -1,0 +1,176 @@
+"""An evaluation as a terminal table, Markdown, CSV and JSON. Shares are shown in percent."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinical_clip.evaluate.bootstrap import Interval
+from clinical_clip.evaluate.files import write_text
+from clinical_clip.evaluate.results import Evaluation, MethodScores, SettingResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["headline_metrics", "left_out_line", "print_report", "to_csv", "to_json", "write_report"]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def headline_metrics(evaluation: Evaluation) -> list[str]:
+    """The metrics of the short tables: every P@K, R-precision and mAP."""
+    return [f"P@{k}" for k in evaluation.protocol.ks] + ["R-precision", "mAP"]
+
+
+def show(interval: Interval) -> str:
+    """``87.8 [85.1, 90.2]``, in percent; without brackets where there is no interval.
+
+    >>> show(Interval(value=0.878, low=0.851, high=0.902))
+    '87.8 [85.1, 90.2]'
+    """
+    text = f"{100 * interval.value:.1f}"
+    if math.isfinite(interval.low):
+        text += f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return text
+
+
+def left_out_line(setting: SettingResult, evaluation: Evaluation) -> str:
+    """One sentence on which queries count, and why the others do not."""
+    out = setting.left_out
+    reasons = (
+        f"{out.no_label} without a label",
+        f"{out.empty_gallery} with an empty gallery",
+        f"{out.few_relevant} with fewer than {evaluation.protocol.needed} relevant images",
+    )
+    return (
+        f"{setting.queries} queries in {setting.clusters} groups, gallery {setting.gallery} images, "
+        f"{len(setting.classes)} classes; left out: {', '.join(reasons)}."
+    )
+
+
+def averages(method: MethodScores, metrics: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Rows of a table: the average's name, then one cell a metric."""
+    scores = [method.score(metric) for metric in metrics]
+    yield "micro", [show(score.micro) for score in scores]
+    macro = [score.macro for score in scores]
+    if all(interval is not None for interval in macro):
+        yield "macro", [show(interval) for interval in macro if interval is not None]
+
+
+def print_report(evaluation: Evaluation, console: Console) -> None:
+    """One table a label setting, then what was left out and the paired tests."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    metrics = headline_metrics(evaluation)
+    for setting in evaluation.settings:
+        table = Table(
+            title=escape(f"{setting.name} · gallery {evaluation.protocol.gallery}"), title_justify="left"
+        )
+        table.add_column("method")
+        table.add_column("mean")
+        for metric in metrics:
+            table.add_column(f"{metric}, %", justify="right")
+        for method in setting.methods:
+            for i, (average, cells) in enumerate(averages(method, metrics)):
+                table.add_row(escape(method.method) if i == 0 else "", average, *map(escape, cells))
+        console.print(table)
+        console.print(escape(left_out_line(setting, evaluation)), soft_wrap=True)
+        for line in comparison_lines(setting, metrics):
+            console.print(escape(line), soft_wrap=True)
+        console.print()
+    if evaluation.rejections:
+        console.print(escape(f"{len(evaluation.rejections)} files could not be read, among them:"))
+        for rejection in evaluation.rejections[:5]:
+            console.print(escape(f"  {rejection.name}: {rejection.what}"), soft_wrap=True)
+
+
+def comparison_lines(setting: SettingResult, metrics: list[str]) -> Iterator[str]:
+    """One sentence a baseline: the differences in percentage points and their p-values."""
+    for baseline in dict.fromkeys(c.baseline for c in setting.comparisons):
+        parts = [
+            f"{c.metric} {100 * c.micro.value:+.1f} [{100 * c.micro.low:+.1f}, {100 * c.micro.high:+.1f}] "
+            f"p {show_p(c.micro_p)}"
+            for c in setting.comparisons
+            if c.baseline == baseline and c.metric in metrics
+        ]
+        yield f"{setting.comparisons[0].method} - {baseline}: {'; '.join(parts)}"
+
+
+def show_p(p: float) -> str:
+    """A p-value to two digits.
+
+    >>> show_p(0.00049), show_p(0.25)
+    ('0.0005', '0.25')
+    """
+    return f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """The whole evaluation; every share in percent, NaN as null."""
+    document = asdict(evaluation)
+    document["unit"] = "percent"
+    document["settings"] = [_percent(setting) for setting in document["settings"]]
+    return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def _percent(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(100 * value, 4) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: v if key.endswith("_p") else _percent(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_percent(item) for item in value]
+    return value
+
+
+def to_csv(evaluation: Evaluation) -> str:
+    """Long form, one number a line: setting, method, metric, average, percent, its interval, queries."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["labels", "method", "metric", "average", "percent", "low", "high", "queries", "left_out"]
+    )
+    for setting in evaluation.settings:
+        left = setting.left_out
+        missing = left.no_label + left.empty_gallery + left.few_relevant
+        for method in setting.methods:
+            for score in method.scores:
+                for average, interval in (("micro", score.micro), ("macro", score.macro)):
+                    if interval is None:
+                        continue
+                    numbers = [_number(x) for x in (interval.value, interval.low, interval.high)]
+                    labels = [_cell(setting.name), _cell(method.method), score.metric, average]
+                    writer.writerow([*labels, *numbers, setting.queries, missing])
+    return out.getvalue()
+
+
+def _number(value: float) -> str:
+    return f"{100 * value:.4f}" if math.isfinite(value) else ""
+
+
+def _cell(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write results.json, results.csv, results.md and precision.png into ``folder``; their paths."""
+    from clinical_clip.evaluate.markdown import to_markdown
+    from clinical_clip.evaluate.plot import plot_precision
+
+    texts = {
+        "results.json": to_json(evaluation),
+        "results.csv": to_csv(evaluation),
+        "results.md": to_markdown(evaluation, plot="precision.png"),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    plot_precision(evaluation, folder / "precision.png")
+    return [folder / name for name in (*texts, "precision.png")]
