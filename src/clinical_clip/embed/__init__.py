@@ -1,0 +1,1 @@
+"""Images to vectors: preprocessing, encoders, and the bulk run over a source."""
