@@ -1,0 +1,40 @@
+"""Keep pydicom's and Pillow's warnings out of the log: their texts may quote patient data."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["quiet"]
+
+_lock = threading.Lock()
+_depth = 0
+_saved: warnings.catch_warnings[None] | None = None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ignore all warnings inside. Safe with many threads: the last to leave restores the filters.
+
+    (``warnings.catch_warnings`` alone is not: threads would restore each other's filters.)
+
+    >>> with quiet():
+    ...     warnings.warn("not shown", stacklevel=1)
+    """
+    global _depth, _saved  # noqa: PLW0603 - the warnings module's own state is global
+    with _lock:
+        if _depth == 0:
+            _saved = warnings.catch_warnings()
+            _saved.__enter__()
+            warnings.simplefilter("ignore")
+        _depth += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0 and _saved is not None:
+                _saved.__exit__(None, None, None)
+                _saved = None
