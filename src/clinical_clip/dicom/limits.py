@@ -34,7 +34,7 @@ class Limits:
 
     max_file_bytes: int = 4096 * _MIB
     max_pixels: int = 50_000_000
-    max_frames: int = 10_000
+    max_frames: int = 65_536
     max_nesting: int = 32
     max_inflated_bytes: int = 128 * _MIB
     max_header_bytes: int = 64 * _MIB
