@@ -1,0 +1,552 @@
+"""One library of images on disk: what the commands, the service and the evaluation talk to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from clinical_clip.errors import (
+    IndexBusy,
+    IndexCorrupt,
+    IndexMismatch,
+    StoreError,
+    UnknownImageError,
+    VectorError,
+)
+from clinical_clip.index import changes, records, schema
+from clinical_clip.index.catalogue import CATALOGUE, Catalogue, Made, chunks
+from clinical_clip.index.changes import AddResult
+from clinical_clip.index.columns import BUILT_IN, Column, Columns
+from clinical_clip.index.exact import ExactIndex
+from clinical_clip.index.follow import catch_up, refill
+from clinical_clip.index.lock import WriterLock
+from clinical_clip.index.storage import fsync_folder, store_errors
+from clinical_clip.index.vectors import as_stored
+from clinical_clip.index.verify import VerifyReport, verify_library
+from clinical_clip.types import ImageRecord, Patient, Rejection
+
+__all__ = ["Library", "LibraryInfo"]
+
+_LOCK = "writer.lock"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LibraryInfo:
+    """What ``index info`` shows.
+
+    Attributes:
+        images, studies, patients: counts; images without a study or a patient id are in none.
+        seq: number of the latest commit.
+        bytes_on_disk: of all files of the library.
+        rejected: files that the last run did not index.
+        notices: what was found and mended when the library was opened.
+    """
+
+    path: Path
+    encoder_name: str
+    encoder_digest: str
+    preprocessing_digest: str
+    width: int
+    schema_version: int
+    created_at: float
+    images: int
+    studies: int
+    patients: int
+    fields: tuple[str, ...]
+    seq: int
+    bytes_on_disk: int
+    rejected: int
+    notices: tuple[str, ...]
+
+
+class Library:
+    """An index on disk, opened. Use it as a context manager; ``open`` and ``create`` make one.
+
+    Searching is safe from several threads; adding, removing and refreshing belong to one thread. A library
+    sees what was committed when it was opened or last ``refresh``ed.
+
+    Attributes:
+        path: the folder.
+        made: encoder, width and digests it was made with.
+        catalogue, vectors: the two halves, for the modules of this package and of search.
+        notices: what was found and mended, one sentence each.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self.notices: list[str] = []
+        self._lock: WriterLock | None = None
+        self._columns = Columns()
+        if not (path / CATALOGUE).is_file():
+            writable = False  # the catalogue says what is missing; do not leave a lock file there
+        if writable:
+            self._lock = WriterLock(path / _LOCK)
+        try:
+            self.catalogue = Catalogue(path, writable=writable)
+            self.made = self.catalogue.made
+            self.vectors = self._engine(writable=writable)
+            self._load()
+        except BaseException:
+            self._let_go()
+            raise
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        *,
+        encoder_name: str,
+        width: int,
+        encoder_digest: str,
+        preprocessing_digest: str,
+    ) -> Library:
+        """Make an empty library at ``path`` and open it for writing.
+
+        It is made beside ``path`` and renamed, so that a crash leaves nothing half made.
+
+        Raises:
+            StoreError: something is there already, or the disk refuses.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(
+                "there is something already", where=str(path), hint="choose an empty or new folder"
+            )
+        made = Made(
+            library_id=secrets.token_hex(16),
+            encoder_name=encoder_name,
+            encoder_digest=encoder_digest,
+            preprocessing_digest=preprocessing_digest,
+            width=width,
+            created_at=time.time(),
+            secret=secrets.token_bytes(32),
+        )
+        temporary = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}.tmp")
+        with store_errors(str(path)):
+            temporary.mkdir(mode=0o700, parents=True)
+            try:
+                Catalogue.create(temporary, made=made)
+                index = ExactIndex(
+                    temporary, library_id=made.library_id, width=width, writable=True, repair=_no_repair
+                )
+                catalogue = Catalogue(temporary, writable=True)
+                with catalogue.reading() as connection:
+                    refill(index, catalogue, connection)
+                index.close()
+                catalogue.close()
+                os.replace(temporary, path)
+                fsync_folder(path.absolute().parent)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        return cls(path, writable=True)
+
+    @classmethod
+    def open(cls, path: Path | str, *, writable: bool = False) -> Library:
+        """Open the library at ``path``; a damaged or lagging matrix is mended from the catalogue.
+
+        Raises:
+            IndexNotFound: nothing there.
+            IndexBusy: ``writable``, and another process is writing.
+            IndexMismatch: another schema version.
+            IndexCorrupt: the catalogue itself is damaged.
+        """
+        return cls(Path(path), writable=writable)
+
+    def _engine(self, *, writable: bool) -> ExactIndex:
+        return ExactIndex(
+            self.path,
+            library_id=self.made.library_id,
+            width=self.made.width,
+            writable=writable,
+            repair=self._repair,
+        )
+
+    def _repair(self, slots: NDArray[np.int64]) -> NDArray[np.float16]:
+        with self.catalogue.reading() as connection:
+            return self.catalogue.vectors_of(connection, slots)
+
+    @property
+    def writable(self) -> bool:
+        """This process may add and remove."""
+        return self._lock is not None
+
+    def _load(self) -> None:
+        """Open the matrix and bring it up to the catalogue, or make it anew where it is wrong."""
+        for last in (False, True):
+            try:
+                self.vectors = self._fresh()
+                return
+            except IndexCorrupt as error:
+                if last or self.writable:  # a writer may have switched files between a reader's two reads
+                    self._replace_matrix(error)
+                    return
+
+    def _fresh(self) -> ExactIndex:
+        vectors = self._engine(writable=self.writable)
+        try:
+            with store_errors(str(self.path)):
+                vectors.load()
+            self._follow(vectors)
+        except BaseException:
+            vectors.close()
+            raise
+        return vectors
+
+    def _follow(self, vectors: ExactIndex) -> None:
+        """Catch up with the catalogue and write it down; a full disk only delays the writing."""
+        with self.catalogue.reading() as connection:
+            latest = catch_up(vectors, self.catalogue, connection)
+        try:
+            with store_errors(str(self.path)):
+                vectors.flush(latest)
+        except IndexCorrupt:
+            raise
+        except StoreError as error:
+            self._notice(f"the matrix could not be written and will be later: {error.what}")
+
+    def _replace_matrix(self, error: IndexCorrupt) -> None:
+        """Make the matrix anew: in its files where they can be written, else in memory."""
+        self._notice(f"the matrix was made anew from the catalogue: {error.what} ({error.where})")
+        lock = None
+        try:
+            if not self.writable:
+                lock = WriterLock(self.path / _LOCK)
+            self._refill(self._engine(writable=True))
+            if lock is not None:
+                self.vectors.close()
+                self.vectors = self._fresh()
+        except (IndexBusy, StoreError) as refusal:
+            if isinstance(refusal, IndexCorrupt):
+                raise
+            self._notice(f"it is in memory only: {refusal.what}")
+            self._refill(self._engine(writable=False))
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _refill(self, vectors: ExactIndex) -> None:
+        with store_errors(str(self.path)), self.catalogue.reading() as connection:
+            refill(vectors, self.catalogue, connection)
+        self.vectors = vectors
+
+    def _notice(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def check_encoder(self, *, encoder_name: str, encoder_digest: str, preprocessing_digest: str) -> None:
+        """Refuse an encoder other than the one the library was made with.
+
+        Raises:
+            IndexMismatch: naming which of the three differs.
+        """
+        given = {
+            "encoder": (encoder_name, self.made.encoder_name),
+            "encoder weights": (encoder_digest, self.made.encoder_digest),
+            "preprocessing": (preprocessing_digest, self.made.preprocessing_digest),
+        }
+        for what, (now, then) in given.items():
+            if now != then:
+                raise IndexMismatch(
+                    f"the index was made with {what} {then[:24]}, not {now[:24]}",
+                    where=str(self.path),
+                    hint="use that encoder, or index the source again into a new folder",
+                )
+
+    def add(self, batch: Sequence[tuple[ImageRecord, NDArray[np.float32]]]) -> AddResult:
+        """Store records with their unit vectors (width,), all or none; on return they are acknowledged.
+
+        Idempotent by image id: what has not changed stays as it is.
+
+        Raises:
+            VectorError: a vector of another width, not finite, or of a norm outside 1 ± 1e-3.
+            StoreError: not opened for writing, or the disk refuses; nothing of the batch is stored then.
+        """
+        self._must_write()
+        if not batch:
+            return AddResult()
+        shapes = {np.shape(vector) for _, vector in batch}
+        stacked = np.stack([vector for _, vector in batch]) if len(shapes) == 1 else batch[0][1]
+        for shape in shapes - {(self.made.width,)}:
+            raise VectorError(
+                f"a vector of shape {shape} where the index holds width {self.made.width}",
+                hint="embed with the encoder that made the index (see index info)",
+            )
+        vectors_ND = as_stored(stacked, self.made.width)
+        result = changes.store_batch(self.catalogue, [record for record, _ in batch], vectors_ND)
+        self._after_change()
+        return result
+
+    def remove(self, image_ids: Iterable[str]) -> int:
+        """Delete images with vector, identity, fields and row; unknown ids are ignored. Returns how many.
+
+        Deleted content is overwritten, in the catalogue, its log and the matrix.
+
+        Raises:
+            StoreError: not opened for writing, or the disk refuses; nothing is deleted then.
+        """
+        self._must_write()
+        if isinstance(image_ids, str):
+            image_ids = [image_ids]
+        removed = changes.remove_images(self.catalogue, image_ids)
+        if removed:
+            self._after_change()
+        return removed
+
+    def _must_write(self) -> None:
+        if self._lock is None:
+            raise StoreError(
+                "the index is open for reading only", where=str(self.path), hint="open it with writable=True"
+            )
+
+    def _after_change(self) -> None:
+        """Bring the matrix up. The change is committed: whatever fails here is mended, not reported back."""
+        try:
+            self._follow(self.vectors)
+        except IndexCorrupt as error:
+            self._replace_matrix(error)
+
+    def refresh(self) -> bool:
+        """See what other processes committed since. True where anything changed."""
+        with self.catalogue.reading() as connection:
+            latest = self.catalogue.position(connection)
+        if latest == self.vectors.position:
+            return False
+        if not self.vectors.stale:
+            try:
+                self._follow(self.vectors)
+                return True
+            except IndexCorrupt:
+                pass
+        old = self.vectors
+        self._load()
+        old.close()
+        return True
+
+    def known(self, image_ids: Iterable[str]) -> set[str]:
+        """Those of ``image_ids`` that are stored."""
+        column = schema.items.c.image_id
+        with self.catalogue.reading() as connection:
+            return {
+                image_id
+                for part in chunks(list(image_ids))
+                for image_id in connection.scalars(sa.select(column).where(column.in_(part)))
+            }
+
+    def ids(self) -> list[str]:
+        """All image ids, in the order in which they were stored."""
+        statement = sa.select(schema.items.c.image_id).order_by(schema.items.c.slot)
+        with self.catalogue.reading() as connection:
+            return list(connection.scalars(statement))
+
+    def get(self, image_id: str) -> ImageRecord:
+        """The stored record, without its patient.
+
+        Raises:
+            UnknownImageError: no such id.
+        """
+        with self.catalogue.reading() as connection:
+            row = connection.execute(
+                sa.select(schema.items).where(schema.items.c.image_id == image_id)
+            ).first()
+        if row is None:
+            raise unknown_image()
+        return records.from_row(row)
+
+    def patient(self, image_id: str) -> Patient | None:
+        """Who the image is of, for those who may know."""
+        joined = schema.identities.join(schema.items)
+        statement = (
+            sa.select(schema.identities).select_from(joined).where(schema.items.c.image_id == image_id)
+        )
+        with self.catalogue.reading() as connection:
+            row = connection.execute(statement).mappings().first()
+        if row is None:
+            return None
+        return Patient(**{name: row[name] for name in records.IDENTITY_COLUMNS[1:]})
+
+    def resolve(self, name: str) -> list[str]:
+        """Image ids that ``name`` stands for: an id, a SOP instance, series or study UID, or a path.
+
+        A path is the relative one that results show, with or without ``#frame``, or a full one.
+
+        Raises:
+            UnknownImageError: nothing has that name. The name is not repeated: a path may name a patient.
+        """
+        items = schema.items.c
+        text = records.to_text(name)
+        stem, _, frame = text.rpartition("#")
+        tests: list[sa.ColumnElement[bool]] = [
+            items.image_id == text,
+            items.sop_instance_uid == text,
+            items.series_uid == text,
+            items.study_uid == text,
+            items.relative_path == text,
+            items.path == records.to_text(str(Path(name).absolute())),
+        ]
+        if frame.isdigit():
+            number = items.frame == int(frame)
+            tests.append(sa.and_(items.relative_path == stem, number))
+            tests.append(sa.and_(items.path == str(Path(stem).absolute()), number))
+        with self.catalogue.reading() as connection:
+            for test in tests if name else []:
+                statement = sa.select(items.image_id).where(test).order_by(items.slot)
+                found = list(connection.scalars(statement))
+                if found:
+                    return found
+        raise unknown_image()
+
+    def vectors_of(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
+        """Stored vectors (N, D) of ``image_ids``, in their order.
+
+        Raises:
+            UnknownImageError: one is not stored.
+        """
+        items = schema.items.c
+        slots: dict[str, int] = {}
+        with self.catalogue.reading() as connection:
+            for part in chunks(list(image_ids)):
+                statement = sa.select(items.image_id, items.slot).where(items.image_id.in_(part))
+                slots.update({row.image_id: row.slot for row in connection.execute(statement)})
+            if any(image_id not in slots for image_id in image_ids):
+                raise unknown_image()
+            wanted = np.array([slots[image_id] for image_id in image_ids], dtype=np.int64)
+            return self.catalogue.vectors_of(connection, wanted)
+
+    def column(self, name: str) -> Column:
+        """The values of one field over ``vectors.slots``: loaded on first use, extended as images come."""
+        with self.catalogue.reading() as connection:
+            return self._columns.get(connection, name, self.vectors.slots)
+
+    def field_names(self) -> tuple[str, ...]:
+        """What can be filtered by, in order: what images carry, and the built-in columns."""
+        with self.catalogue.reading() as connection:
+            stored = set(connection.scalars(sa.select(schema.field_names.c.name)))
+        return tuple(sorted(stored | set(BUILT_IN), key=lambda name: (name.casefold(), name)))
+
+    def note_rejections(self, rejections: Iterable[Rejection]) -> None:
+        """Keep what the last run did not index, in place of what the run before did not."""
+        self._must_write()
+        rows = [
+            {
+                "number": number,
+                "name": records.to_text(r.name),
+                "code": r.code,
+                "what": r.what,
+                "hint": r.hint,
+            }
+            for number, r in enumerate(rejections)
+        ]
+        with self.catalogue.writing() as connection:
+            connection.execute(schema.rejections.delete())
+            if rows:
+                connection.execute(schema.rejections.insert(), rows)
+
+    def rejections(self) -> list[Rejection]:
+        """What the last run did not index."""
+        table = schema.rejections.c
+        with self.catalogue.reading() as connection:
+            rows = connection.execute(sa.select(table.name, table.code, table.what, table.hint)).all()
+        return [Rejection(name=row.name, code=row.code, what=row.what, hint=row.hint) for row in rows]
+
+    def info(self) -> LibraryInfo:
+        """Counts and origins."""
+        items = schema.items.c
+
+        def distinct(column: sa.Column[str]) -> sa.Select[Any]:
+            return sa.select(sa.func.count(column.distinct())).where(column != "")
+
+        with self.catalogue.reading() as connection:
+            images = self.catalogue.count(connection)
+            studies = connection.scalar(distinct(items.study_uid)) or 0
+            patients = connection.scalar(distinct(items.patient_key)) or 0
+            rejected = connection.scalar(sa.select(sa.func.count()).select_from(schema.rejections)) or 0
+            seq = self.catalogue.position(connection).seq
+        return LibraryInfo(
+            path=self.path,
+            encoder_name=self.made.encoder_name,
+            encoder_digest=self.made.encoder_digest,
+            preprocessing_digest=self.made.preprocessing_digest,
+            width=self.made.width,
+            schema_version=schema.SCHEMA_VERSION,
+            created_at=self.made.created_at,
+            images=images,
+            studies=studies,
+            patients=patients,
+            fields=self.field_names(),
+            seq=seq,
+            bytes_on_disk=sum(file.stat().st_size for file in self.path.iterdir() if file.is_file()),
+            rejected=rejected,
+            notices=tuple(self.notices),
+        )
+
+    def __len__(self) -> int:
+        return self.vectors.count
+
+    def verify(self, acknowledged: Iterable[str] = ()) -> VerifyReport:
+        """Check everything against everything; see ``VerifyReport``. Finds damage, mends nothing.
+
+        Args:
+            acknowledged: image ids that must be stored.
+        """
+        self.refresh()
+        return verify_library(self.catalogue, self.vectors, acknowledged, notices=self.notices)
+
+    def rebuild(self) -> None:
+        """Make the matrix anew from the catalogue, without removed rows; a crash leaves the old one.
+
+        Raises:
+            StoreError: not opened for writing, or the disk refuses.
+            IndexCorrupt: the catalogue itself is damaged.
+        """
+        self._must_write()
+        vectors = self._engine(writable=True)
+        old = self.vectors
+        self._refill(vectors)
+        if old is not vectors:
+            old.close()
+        self.notices.clear()
+
+    def close(self) -> None:
+        """Close all files and let the next writer in. Harmless when called twice."""
+        self._let_go()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _let_go(self) -> None:
+        for part in ("vectors", "catalogue"):
+            if hasattr(self, part):
+                getattr(self, part).close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def unknown_image() -> UnknownImageError:
+    """The error for a name that stands for nothing stored."""
+    return UnknownImageError(
+        "no image of the index has that id, UID or path",
+        where="query",
+        hint="give an image id, a SOP instance, series or study UID, or a path as results show it",
+    )
+
+
+def _no_repair(_slots: NDArray[np.int64]) -> NDArray[np.float16]:
+    raise AssertionError("an empty matrix has nothing to mend")
