@@ -22,6 +22,7 @@ from clinical_clip.types import FieldValue, ImageRecord, MediaKind
 
 __all__ = ["FileContent", "Reader", "content_id", "open_regular", "readable_name"]
 
+_HEAD = 1 << 16
 _CHUNK = 1 << 18
 
 
@@ -90,7 +91,7 @@ class Reader:
             size = os.fstat(file.fileno()).st_size
             if size > self.limits.max_file_bytes:
                 raise LimitExceeded(f"a file of {size:,} bytes", where=name, hint="raise max_file_bytes")
-            head = file.read(_CHUNK)
+            head = file.read(_HEAD)
             format_ = sniff(head, path.name)
             if format_ is Format.DICOM:
                 return self._dicom(path, name)

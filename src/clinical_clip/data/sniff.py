@@ -115,6 +115,8 @@ def _unsupported(head: bytes, name: str) -> ImageRejected:
             return UnsupportedImage(what, where=name, hint=hint)
     if b"<svg" in head[:2048].lower():
         return UnsupportedImage("an SVG drawing", where=name, hint="export it as PNG")
+    if name.lower().endswith((".dcm", ".dicom", ".ima")):
+        return CorruptImage("not DICOM, despite its name", where=name, hint="fetch the file again")
     return UnsupportedImage(
         "not a format that is read", where=name, hint="give DICOM, PNG, JPEG, TIFF, WebP or NIfTI"
     )

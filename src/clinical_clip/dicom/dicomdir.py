@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -29,6 +30,7 @@ def read_dicomdir(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> tuple[list[
 
     Raises:
         CorruptImage: not a DICOMDIR.
+        OSError: the file cannot be opened.
         LimitExceeded: larger than ``max_header_bytes``, or nested too deeply.
     """
     root = path.parent.resolve()
@@ -54,16 +56,15 @@ def _rejection(name: str, what: str) -> Rejection:
 
 
 def _references(path: Path, limits: Limits) -> list[tuple[str, ...]]:
+    with path.open("rb") as file:
+        data = file.read(limits.max_header_bytes + 1)
+    if len(data) > limits.max_header_bytes:
+        raise LimitExceeded("a DICOMDIR that is too large", where=path.name, hint="give its folder")
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > limits.max_header_bytes:
-                raise LimitExceeded("a DICOMDIR that is too large", where=path.name, hint="give its folder")
-            with quiet():
-                dataset = read_partial(file, force=False, specific_tags=[0x00041220])
-                records = dataset.get("DirectoryRecordSequence") or []
-                return [reference for record in records if (reference := _reference(record))]
-    except (OSError, LimitExceeded):
-        raise
+        with quiet():
+            dataset = read_partial(BytesIO(data), force=False, specific_tags=[0x00041220])
+            records = dataset.get("DirectoryRecordSequence") or []
+            return [reference for record in records if (reference := _reference(record))]
     except RecursionError:
         raise LimitExceeded("sequences nested too deeply", where=path.name, hint="give its folder") from None
     except Exception as error:

@@ -1,7 +1,8 @@
-"""Keep pydicom's and Pillow's warnings out of the log: their texts may quote patient data."""
+"""Keep the warnings of pydicom and others out of sight: their texts quote what the file says of a patient."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 
 __all__ = ["quiet"]
 
+_pydicom_log = logging.getLogger("pydicom")
 _lock = threading.Lock()
 _depth = 0
 _saved: warnings.catch_warnings[None] | None = None
@@ -16,7 +18,7 @@ _saved: warnings.catch_warnings[None] | None = None
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ignore all warnings inside. Safe with many threads: the last to leave restores the filters.
+    """Drop all warnings, and what pydicom logs of them, inside. Safe with many threads: the last to leave restores the filters.
 
     (``warnings.catch_warnings`` alone is not: threads would restore each other's filters.)
 
@@ -29,6 +31,7 @@ def quiet() -> Iterator[None]:
             _saved = warnings.catch_warnings()
             _saved.__enter__()
             warnings.simplefilter("ignore")
+            _pydicom_log.disabled = True
         _depth += 1
     try:
         yield
@@ -38,3 +41,4 @@ def quiet() -> Iterator[None]:
             if _depth == 0 and _saved is not None:
                 _saved.__exit__(None, None, None)
                 _saved = None
+                _pydicom_log.disabled = False

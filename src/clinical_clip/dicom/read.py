@@ -25,6 +25,7 @@ __all__ = ["DicomHeader", "looks_like_dicom", "read_frame_positions", "read_head
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _FIRST_BYTES = 1 << 16
+_LAST_FIRST_ELEMENT = 0x0120
 _MAX_TEXT = 1024
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -125,12 +126,13 @@ def looks_like_dicom(head: bytes) -> bool:
     """
     if head[128:132] == b"DICM":
         return True
-    if len(head) < 16 or head[:2] not in (b"\x02\x00", b"\x08\x00"):
+    explicit = len(head) >= 16 and head[4:6].isalpha() and head[4:6].isupper()
+    if explicit and head[:2] in (b"\0\x02", b"\0\x08"):
+        return int.from_bytes(head[2:4], "big") <= _LAST_FIRST_ELEMENT
+    if len(head) < 16 or head[:2] not in (b"\x02\0", b"\x08\0"):
         return False
-    element = int.from_bytes(head[2:4], "little")
-    vr, implicit_length = head[4:6], int.from_bytes(head[4:8], "little")
-    explicit = vr.isalpha() and vr.isupper()
-    return element <= 0x0120 and (explicit or implicit_length <= 1024)
+    plausible = int.from_bytes(head[4:8], "little") <= 1024
+    return int.from_bytes(head[2:4], "little") <= _LAST_FIRST_ELEMENT and (explicit or plausible)
 
 
 def read_header(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> DicomHeader:
@@ -187,20 +189,26 @@ def _parse(head: bytes, limits: Limits, tags: list[int] = _TAGS) -> tuple[Datase
 
     def at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
         nonlocal reached
-        reached = reached or tag in _PIXEL_TAGS
-        return tag >= 0x7FE00008
+        plain = tag.real  # comparisons of pydicom's tags are ten times slower
+        if plain < 0x7FE00008:
+            return False
+        reached = plain in _PIXEL_TAGS
+        return True
 
     syntax, start = _file_meta(head)
-    data = head
+    data, cut_off = head, False
     if syntax == _DEFLATED:
-        data = head[:start].replace(_DEFLATED.encode(), b"1.2.840.10008.1.2.1\0\0\0") + _inflate(
-            head[start:], limits
-        )
+        inflated, cut_off = _inflate(head[start:], limits)
+        data = head[:start].replace(_DEFLATED.encode(), b"1.2.840.10008.1.2.1\0\0\0") + inflated
     elif _DEFLATED.encode() in head[: 1 << 12]:
         raise CorruptImage("file meta information that cannot be read")
     dataset = read_partial(BytesIO(data), stop_when=at_pixels, force=True, specific_tags=list(tags))
     if syntax:
         dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    if cut_off and not reached:
+        raise LimitExceeded(
+            "inflates to more than allowed before its pixel data", hint="raise max_inflated_bytes"
+        )
     return dataset, reached
 
 
@@ -218,10 +226,12 @@ def _file_meta(head: bytes) -> tuple[str, int]:
     return syntax, at
 
 
-def _inflate(deflated: bytes, limits: Limits) -> bytes:
-    """The first ``max_header_bytes`` of a deflated data set (PS3.5 A.5); the pixels may be cut off."""
+def _inflate(deflated: bytes, limits: Limits) -> tuple[bytes, bool]:
+    """The first ``max_header_bytes`` of a deflated data set (PS3.5 A.5), and whether there is more."""
     cap = min(limits.max_header_bytes, limits.max_inflated_bytes)
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, cap)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(deflated, cap)
+    return inflated, bool(inflater.unconsumed_tail)
 
 
 def _header(dataset: Dataset, has_pixels: bool, limits: Limits) -> DicomHeader:
