@@ -32,7 +32,8 @@ def pixel_vector(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     if pixels.ndim not in (2, 3) or pixels.dtype != np.uint8 or not pixels.size:
         raise CorruptImage(f"not an 8-bit image: shape {pixels.shape}, {pixels.dtype}", where="pixel floor")
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
+    wide = pixels.astype(np.float32)  # so that the small image is not rounded to whole greys
+    grey = cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else wide
     small = cv2.resize(grey, (PIXEL_SIDE, PIXEL_SIDE), interpolation=cv2.INTER_AREA)
     vector = np.asarray(small, dtype=np.float64).ravel()
     vector -= vector.mean()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +20,16 @@ from clinical_clip.evaluate.methods import (
     random_floor,
     stored,
 )
-from clinical_clip.evaluate.protocol import Protocol
+from clinical_clip.evaluate.protocol import DEFAULT_GROUP, Protocol
 from clinical_clip.evaluate.results import Evaluation
 from clinical_clip.evaluate.run import evaluate_table
 from clinical_clip.evaluate.table import Table, parse_conditions
 from clinical_clip.evaluate.vectors import save_vectors
-from clinical_clip.types import ImageRecord, Rejection
+from clinical_clip.types import FieldValue, ImageRecord, Rejection
 
 __all__ = ["evaluate_manifest", "evaluate_records"]
+
+PATIENT, STUDY = "patient", "study"
 
 
 def evaluate_manifest(
@@ -99,7 +103,8 @@ def evaluate_records(
     """
     baselines = baselines or Baselines()
     wanted = parse_conditions(queries, option="--queries")
-    table = Table.of((record.name, record.fields) for record in records)
+    table = Table.of((record.name, _fields(record)) for record in records)
+    protocol = _with_group(table, protocol)
     table = table.select(parse_conditions(rows, option="--rows"))
     _check_columns(table, protocol, wanted)
     by_name = {record.name: record for record in records}
@@ -132,6 +137,29 @@ def evaluate_records(
         rejections=tuple(rejections.values()),
         version=__version__,
     )
+
+
+def _fields(record: ImageRecord) -> dict[str, FieldValue]:
+    """What may be shown, and ``patient`` and ``study`` as fingerprints to group by."""
+    fields = dict(record.fields)
+    patient = record.patient
+    if patient is not None and patient.patient_id:
+        fields.setdefault(PATIENT, _fingerprint(patient.issuer, patient.patient_id))
+    if record.study_uid:
+        fields.setdefault(STUDY, _fingerprint(record.study_uid))
+    return fields
+
+
+def _fingerprint(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _with_group(table: Table, protocol: Protocol) -> Protocol:
+    """Without the default group column, group by patient, else by study, where these are known."""
+    if protocol.group_column != DEFAULT_GROUP or DEFAULT_GROUP in table.columns:
+        return protocol
+    known = next((column for column in (PATIENT, STUDY) if column in table.columns), DEFAULT_GROUP)
+    return replace(protocol, group_column=known)
 
 
 def _check_columns(table: Table, protocol: Protocol, wanted: dict[str, frozenset[str]]) -> None:

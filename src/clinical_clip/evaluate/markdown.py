@@ -30,9 +30,9 @@ def _lines(evaluation: Evaluation, plot: str) -> Iterator[str]:
         yield from _setting(setting, evaluation)
     if protocol.replicates:
         yield (
-            f"In brackets: 95 % percentile bootstrap intervals over query groups, {protocol.replicates} "
-            "resamples. p: two-sided randomisation test over the same groups, not corrected for the number of "
-            "tests."
+            f"In brackets: 95 % percentile bootstrap intervals, {protocol.replicates} resamples. Micro: mean "
+            "over queries, resampled by group. Macro: mean over sources, resampled by source. p: two-sided "
+            "randomisation test over groups, not corrected for the number of tests."
         )
         yield ""
     if evaluation.rejections:

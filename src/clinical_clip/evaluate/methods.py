@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from clinical_clip.errors import ImageRejected, OptionError
 from clinical_clip.evaluate.floors import PIXEL_SIDE, pixel_vector
+from clinical_clip.evaluate.names import PIXELS, RANDOM
 from clinical_clip.evaluate.results import MethodInfo
-from clinical_clip.evaluate.run import PIXELS, RANDOM
-from clinical_clip.evaluate.vectors import align, normalise
+from clinical_clip.evaluate.vectors import align, load_vectors, normalise
 from clinical_clip.types import ImageRecord, Rejection
 
 __all__ = [
@@ -98,8 +98,15 @@ def random_floor(seed: int) -> Measured:
 
 def stored(names: Sequence[str], path: Path) -> Measured:
     """Vectors of ``names`` out of a ``.npz`` file."""
-    vectors_ND = align(names, path)
-    info = MethodInfo(name=path.stem, kind=f"stored vectors, {path.name}", width=vectors_ND.shape[1])
+    found = load_vectors(path)
+    vectors_ND = align(names, found, where=str(path))
+    info = MethodInfo(
+        name=path.stem,
+        kind=f"vectors of {path.name}" + (f", encoder {found.encoder}" if found.encoder else ""),
+        width=vectors_ND.shape[1],
+        digest=found.encoder_digest,
+        preprocessing_digest=found.preprocessing_digest,
+    )
     return Measured(info=info, rows=tuple(names), vectors_ND=vectors_ND)
 
 
@@ -113,7 +120,12 @@ def encode(records: Sequence[ImageRecord], encoder_name: str, progress: Progress
     from clinical_clip.embed.encoders import open_encoder
 
     encoder = open_encoder(encoder_name)
-    embedded = embed_records(_counted(records, len(records), encoder.name, progress), encoder)
+    report = progress or (lambda phase, done, total: None)
+    embedded = embed_records(
+        records,
+        encoder,
+        progress=lambda state: report(encoder.name, state.done + state.rejected, len(records)),
+    )
     rows = tuple(record.name for record in embedded.records)
     preprocessing = encoder.preprocessing
     info = MethodInfo(
@@ -122,6 +134,7 @@ def encode(records: Sequence[ImageRecord], encoder_name: str, progress: Progress
         width=encoder.width,
         digest=encoder.digest,
         preprocessing=f"{preprocessing.size} px, {preprocessing.resize}, {preprocessing.interpolation}",
+        preprocessing_digest=preprocessing.digest,
     )
     return Measured(
         info=info,

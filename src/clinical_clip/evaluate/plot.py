@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from clinical_clip.atomic import replace_file
 from clinical_clip.errors import MissingDependency
-from clinical_clip.evaluate.files import write_atomically
+from clinical_clip.evaluate.names import RANDOM
 from clinical_clip.evaluate.results import Evaluation, MethodScores, SettingResult
 
 __all__ = ["plot_precision"]
@@ -46,8 +47,10 @@ def plot_precision(evaluation: Evaluation, path: Path) -> None:
             axes.set_ylabel("P@K, % (mean over queries)")
     figure.suptitle(_title(evaluation), fontsize=11)
     handles, labels = grid.flat[0].get_legend_handles_labels()
+    handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]  # chance, a line, comes first
     figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    with replace_file(path) as stream:
+        figure.savefig(stream, format="png", dpi=150)
 
 
 def _title(evaluation: Evaluation) -> str:
@@ -57,17 +60,34 @@ def _title(evaluation: Evaluation) -> str:
     return f"Precision at K, {without}{intervals}"
 
 
+def _shown(setting: SettingResult) -> list[MethodScores]:
+    """All methods but chance and the random ranking, which would hide each other: chance is one line."""
+    return [method for method in setting.methods[:-1] if method.method != RANDOM] or [setting.methods[0]]
+
+
 def _panel(axes: Any, setting: SettingResult, evaluation: Evaluation) -> None:
     ks = evaluation.protocol.ks
-    *measured, chance = setting.methods
+    measured, chance = _shown(setting), setting.methods[-1]
     for i, method in enumerate(measured):
         shift = 0.1 * (i - (len(measured) - 1) / 2)  # side by side, so that intervals do not hide each other
         _line(axes, method, ks, shift, colour=_COLOURS[i % len(_COLOURS)], marker=_MARKERS[i % len(_MARKERS)])
     expected = [100 * chance.score(f"P@{k}").micro.value for k in ks]
     axes.plot(range(len(ks)), expected, color="0.45", linestyle="--", linewidth=1.2, label=chance.method)
+    for i, k in enumerate(ks):
+        interval = measured[0].score(f"P@{k}").micro
+        top = interval.high if math.isfinite(interval.high) else interval.value
+        axes.annotate(
+            f"{100 * interval.value:.1f}",
+            (i - 0.1 * (len(measured) - 1) / 2, 100 * top),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=_COLOURS[0],
+        )
     axes.set_xticks(range(len(ks)), [f"K = {k}" for k in ks])
     axes.set_xlim(-0.4, len(ks) - 0.6)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 104)
     axes.grid(axis="y", color="0.9", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from clinical_clip.errors import OptionError
 from clinical_clip.evaluate.table import Table
 
-__all__ = ["GalleryRule", "MinRelevant", "Protocol", "gallery_counts"]
+__all__ = ["DEFAULT_GROUP", "GalleryRule", "MinRelevant", "Protocol", "gallery_counts"]
+
+DEFAULT_GROUP = "split_group"
 
 
 class GalleryRule(StrEnum):
@@ -44,7 +46,8 @@ class Protocol:
         min_relevant: queries whose gallery holds fewer relevant items are left out and counted. By default
             the largest K, so that every P@K can reach 100 % and all K are means over the same queries.
         group_column: patient, study or near-duplicate group; excluded by ``other-group``, and the unit that
-            is resampled, where the manifest has it.
+            is resampled, where the manifest has it. Where the default one is absent, ``patient`` or
+            ``study`` of the records takes its place.
         source_column: data set or site; excluded by ``other-source``, and what the macro average is over.
         replicates: bootstrap resamples and permutations; 0 for none.
         seed: of the resampling and of the random ranking.
@@ -54,7 +57,7 @@ class Protocol:
     gallery: GalleryRule = GalleryRule.ALL
     ks: tuple[int, ...] = (5, 10, 30)
     min_relevant: MinRelevant = MinRelevant.MAX_K
-    group_column: str = "split_group"
+    group_column: str = DEFAULT_GROUP
     source_column: str = "source"
     replicates: int = 2000
     seed: int = 42

@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clinical_clip.atomic import replace_file
 from clinical_clip.evaluate.bootstrap import Interval
-from clinical_clip.evaluate.files import write_text
 from clinical_clip.evaluate.results import Evaluation, MethodScores, SettingResult
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["headline_metrics", "left_out_line", "print_report", "to_csv", "to_json", "write_report"]
 
@@ -50,8 +51,13 @@ def left_out_line(setting: SettingResult, evaluation: Evaluation) -> str:
     )
     return (
         f"{setting.queries} queries in {setting.clusters} groups, gallery {setting.gallery} images, "
-        f"{len(setting.classes)} classes; left out: {', '.join(reasons)}."
+        f"{len(setting.classes)} classes; left out: {', '.join(reasons)}.{_silent_classes(setting)}"
     )
+
+
+def _silent_classes(setting: SettingResult) -> str:
+    silent = [name for name, count in setting.classes.items() if not count.queries]
+    return f" Without any query: {', '.join(silent)}." if silent else ""
 
 
 def averages(method: MethodScores, metrics: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -64,31 +70,44 @@ def averages(method: MethodScores, metrics: list[str]) -> Iterator[tuple[str, li
 
 
 def print_report(evaluation: Evaluation, console: Console) -> None:
-    """One table a label setting, then what was left out and the paired tests."""
+    """One table a label setting, then what was left out and the paired tests; 80 columns suffice."""
+    from rich.markup import escape
+
+    for setting in evaluation.settings:
+        console.print(_rich_table(setting, evaluation))
+        console.print(escape(left_out_line(setting, evaluation)), highlight=False)
+        for line in comparison_lines(setting, [f"P@{k}" for k in evaluation.protocol.ks]):
+            console.print(escape(line), highlight=False)
+        console.print()
+    if evaluation.protocol.replicates:
+        console.print("Percent, with 95 % intervals; p of a paired randomisation test.")
+    if evaluation.rejections:
+        console.print(f"{len(evaluation.rejections)} files could not be read, among them:")
+        for rejection in evaluation.rejections[:5]:
+            console.print(escape(f"  {rejection.name}: {rejection.what}"), soft_wrap=True, highlight=False)
+
+
+def _rich_table(setting: SettingResult, evaluation: Evaluation) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     metrics = headline_metrics(evaluation)
-    for setting in evaluation.settings:
-        table = Table(
-            title=escape(f"{setting.name} · gallery {evaluation.protocol.gallery}"), title_justify="left"
-        )
-        table.add_column("method")
-        table.add_column("mean")
-        for metric in metrics:
-            table.add_column(f"{metric}, %", justify="right")
-        for method in setting.methods:
-            for i, (average, cells) in enumerate(averages(method, metrics)):
-                table.add_row(escape(method.method) if i == 0 else "", average, *map(escape, cells))
-        console.print(table)
-        console.print(escape(left_out_line(setting, evaluation)), soft_wrap=True)
-        for line in comparison_lines(setting, metrics):
-            console.print(escape(line), soft_wrap=True)
-        console.print()
-    if evaluation.rejections:
-        console.print(escape(f"{len(evaluation.rejections)} files could not be read, among them:"))
-        for rejection in evaluation.rejections[:5]:
-            console.print(escape(f"  {rejection.name}: {rejection.what}"), soft_wrap=True)
+    title = f"{setting.name}, gallery {evaluation.protocol.gallery}, percent"
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("method")
+    table.add_column("mean")
+    for metric in metrics:
+        table.add_column("R-prec." if metric == "R-precision" else metric, justify="right", no_wrap=True)
+    for method in setting.methods:
+        for i, (average, cells) in enumerate(averages(method, metrics)):
+            name = escape(method.method) if i == 0 else ""
+            table.add_row(
+                name,
+                average,
+                *(escape(cell.replace(" [", "\n").rstrip("]").replace(", ", "-")) for cell in cells),
+            )
+    return table
 
 
 def comparison_lines(setting: SettingResult, metrics: list[str]) -> Iterator[str]:
@@ -171,6 +190,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
         "results.md": to_markdown(evaluation, plot="precision.png"),
     }
     for name, text in texts.items():
-        write_text(folder / name, text)
+        with replace_file(folder / name) as stream:
+            stream.write(text.encode())
     plot_precision(evaluation, folder / "precision.png")
     return [folder / name for name in (*texts, "precision.png")]

@@ -23,13 +23,14 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodInfo:
-    """What ranks the gallery. ``digest`` and ``preprocessing`` are those of the encoder, where it has any."""
+    """What ranks the gallery; digests and preprocessing are those of the encoder, where it is one."""
 
     name: str
     kind: str
     width: int = 0
     digest: str = ""
     preprocessing: str = ""
+    preprocessing_digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

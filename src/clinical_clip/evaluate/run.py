@@ -15,17 +15,14 @@ from clinical_clip.errors import EvaluationError, OptionError
 from clinical_clip.evaluate.bootstrap import Clusters
 from clinical_clip.evaluate.floors import expected_at_random
 from clinical_clip.evaluate.metrics import measure
+from clinical_clip.evaluate.names import CHANCE
 from clinical_clip.evaluate.protocol import Protocol, gallery_counts
 from clinical_clip.evaluate.ranking import cosine_scorer, random_scorer, rank
 from clinical_clip.evaluate.results import ClassCount, LeftOut, SettingResult
-from clinical_clip.evaluate.summary import compare_methods, summarise_method
+from clinical_clip.evaluate.summary import Units, compare_methods, summarise_method
 from clinical_clip.evaluate.table import Codes, Table
 
-__all__ = ["CHANCE", "PIXELS", "RANDOM", "evaluate_table"]
-
-CHANCE = "chance (exact)"
-RANDOM = "random ranking"
-PIXELS = "32x32 pixels"
+__all__ = ["evaluate_table"]
 
 Positions = NDArray[np.intp]
 Values = NDArray[np.float64]
@@ -82,8 +79,8 @@ def evaluate_table(
         alike = [s for s in settings if np.array_equal(s.labelled_N, labelled_N)]
         for name, vectors in methods.items():
             found = _score_rankings(np.flatnonzero(labelled_N), alike, vectors, exclusion_N, protocol)
-            for setting, value_QM in zip(alike, found, strict=True):
-                values[setting.name][name] = value_QM
+            for setting, values_QM in zip(alike, found, strict=True):
+                values[setting.name][name] = values_QM
     return tuple(_result(table, setting, values[setting.name], protocol) for setting in settings)
 
 
@@ -175,45 +172,42 @@ def _result(table: Table, setting: _Setting, values: dict[str, Values], protocol
     chance = expected_at_random(setting.relevant_Q, setting.eligible_Q, protocol.ks)
     metrics = tuple(chance)
     everything = values | {CHANCE: np.stack(list(chance.values()), axis=1)}
-    clusters, sources = _clusters(table, setting.query_Q, protocol)
-    code_Q = setting.codes.code_N[setting.query_Q]
-    classes = {value: np.flatnonzero(code_Q == i) for i, value in enumerate(setting.codes.values)}
-    source_rows = {value: np.flatnonzero(clusters.stratum_Q == i) for i, value in enumerate(sources)}
+    units = _units(table, setting, protocol)
     first, *baselines = values
     return SettingResult(
         name=setting.name,
         gallery=int(setting.labelled_N.sum()),
         queries=len(setting.query_Q),
-        clusters=int(clusters.cluster_Q.max()) + 1,
-        sources={value: len(rows) for value, rows in source_rows.items()},
+        clusters=units.groups.size,
+        sources={source: len(rows) for source, rows in units.by_source.items()},
         left_out=setting.left_out,
         classes=setting.classes,
         methods=tuple(
-            summarise_method(name, metrics, value_QM, clusters, by_source=source_rows, by_class=classes)
-            for name, value_QM in everything.items()
+            summarise_method(name, metrics, values_QM, units) for name, values_QM in everything.items()
         ),
         comparisons=tuple(
             comparison
             for name in baselines
-            for comparison in compare_methods(first, name, metrics, values[first] - values[name], clusters)
+            for comparison in compare_methods(first, name, metrics, values[first] - values[name], units)
         ),
     )
 
 
-def _clusters(table: Table, query_Q: Positions, protocol: Protocol) -> tuple[Clusters, tuple[str, ...]]:
-    """Clusters (groups) and strata (sources) of the queries; a row without a group is its own cluster."""
-    code_N = np.full(len(table), -1, dtype=np.int64)
+def _units(table: Table, setting: _Setting, protocol: Protocol) -> Units:
+    """Groups, sources and classes of the queries; a query without a group is a group of its own."""
+    query_Q = setting.query_Q
+    group_N = np.full(len(table), -1, dtype=np.int64)
     if protocol.group_column in table.columns:
-        code_N = table.codes(protocol.group_column).code_N
-    own_N = np.where(code_N < 0, len(table) + np.arange(len(table)), code_N)
+        group_N = table.codes(protocol.group_column).code_N
+    own_N = np.where(group_N < 0, len(table) + np.arange(len(table)), group_N)
     cluster_Q = np.unique(own_N[query_Q], return_inverse=True)[1].reshape(-1)
-    sources: tuple[str, ...] = ()
-    stratum_Q = np.zeros(len(query_Q), dtype=np.intp)
+    by_source: dict[str, Positions] = {}
     if protocol.source_column in table.columns:
-        named = [table.column(protocol.source_column)[i] or "(no source)" for i in query_Q]
-        values, inverse = np.unique(named, return_inverse=True)
-        sources, stratum_Q = tuple(str(value) for value in values), inverse.reshape(-1)
-    clusters = Clusters(
-        cluster_Q=cluster_Q, stratum_Q=stratum_Q, replicates=protocol.replicates, seed=protocol.seed
+        source_Q = np.array([table.column(protocol.source_column)[i] or "(none)" for i in query_Q])
+        by_source = {str(source): np.flatnonzero(source_Q == source) for source in np.unique(source_Q)}
+    code_Q = setting.codes.code_N[query_Q]
+    return Units(
+        groups=Clusters(cluster_Q=cluster_Q, replicates=protocol.replicates, seed=protocol.seed),
+        by_source=by_source,
+        by_class={value: np.flatnonzero(code_Q == i) for i, value in enumerate(setting.codes.values)},
     )
-    return clusters, sources

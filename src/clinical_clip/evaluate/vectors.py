@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clinical_clip.atomic import replace_file
 from clinical_clip.errors import EvaluationError, SourceError, VectorError
 
-__all__ = ["align", "load_vectors", "normalise", "save_vectors"]
+__all__ = ["StoredVectors", "align", "load_vectors", "normalise", "save_vectors"]
 
 Vectors = NDArray[np.float32]
+_FACTS = ("encoder", "encoder_digest", "preprocessing_digest")
 
 
 def normalise(vectors_ND: NDArray[np.floating], names: Sequence[str], *, zero_ok: bool = False) -> Vectors:
@@ -50,16 +53,28 @@ def normalise(vectors_ND: NDArray[np.floating], names: Sequence[str], *, zero_ok
     return wide_ND.astype(np.float32)
 
 
-def load_vectors(path: Path) -> tuple[list[str], NDArray[np.floating]]:
-    """Ids and vectors of a file written by ``clinical-clip embed`` or :func:`save_vectors`.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StoredVectors:
+    """A file of vectors; the digests are empty where the file does not tell them."""
+
+    ids: list[str]
+    vectors_ND: NDArray[np.floating]
+    encoder: str = ""
+    encoder_digest: str = ""
+    preprocessing_digest: str = ""
+
+
+def load_vectors(path: Path) -> StoredVectors:
+    """The contents of a file written by ``clinical-clip embed`` or :func:`save_vectors`.
 
     Raises:
         SourceError: the file is missing, damaged or of another kind.
     """
     hint = "give a .npz file with arrays ids and vectors, as clinical-clip embed writes it"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             ids, vectors_ND = archive["ids"], archive["vectors"]
+            facts = {name: str(archive[name]) for name in _FACTS if name in archive.files}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
         raise SourceError(
             f"not a file of vectors ({type(error).__name__})", where=str(path), hint=hint
@@ -68,35 +83,31 @@ def load_vectors(path: Path) -> tuple[list[str], NDArray[np.floating]]:
         raise SourceError(
             f"ids {ids.shape} and vectors {vectors_ND.shape} do not fit together", where=str(path), hint=hint
         )
-    return [str(name) for name in ids], vectors_ND
+    return StoredVectors(ids=[str(name) for name in ids], vectors_ND=vectors_ND, **facts)
 
 
-def align(names: Sequence[str], path: Path) -> Vectors:
-    """The normalised vectors of ``names``, in their order, from the file ``path``.
+def align(names: Sequence[str], stored: StoredVectors, *, where: str) -> Vectors:
+    """The normalised vectors of ``names``, in their order; ``where`` names the file in an error.
 
     Raises:
         EvaluationError: some of the images have no vector there.
         VectorError: a vector cannot be used.
-        SourceError: the file cannot be read, or holds an id twice.
+        SourceError: the file holds an id twice.
     """
-    ids, vectors_ND = load_vectors(path)
-    position = {name: i for i, name in enumerate(ids)}
-    if len(position) != len(ids):
-        raise SourceError("an id occurs twice", where=str(path), hint="embed again into a new file")
+    position = {name: i for i, name in enumerate(stored.ids)}
+    if len(position) != len(stored.ids):
+        raise SourceError("an id occurs twice", where=where, hint="embed again into a new file")
     missing = [name for name in names if name not in position]
     if missing:
         raise EvaluationError(
             f"{len(missing)} of {len(names)} images have no vector, the first is {missing[0]!r}",
-            where=str(path),
+            where=where,
             hint="ids are paths relative to --image-root; embed the rest, or narrow the rows with --rows",
         )
-    return normalise(vectors_ND[[position[name] for name in names]], names)
+    return normalise(stored.vectors_ND[[position[name] for name in names]], names)
 
 
 def save_vectors(path: Path, names: Sequence[str], vectors_ND: Vectors) -> None:
     """Write ids and vectors to ``path``, whole or not at all."""
-    from clinical_clip.evaluate.files import write_atomically
-
-    write_atomically(
-        path, lambda file: np.savez(file, ids=np.array(names, dtype=np.str_), vectors=vectors_ND)
-    )
+    with replace_file(path) as stream:
+        np.savez(stream, ids=np.array(names, dtype=np.str_), vectors=vectors_ND)
