@@ -24,10 +24,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
-_PLAIN_VRS = frozenset(
-    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT")
-    + (b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US")
-)
+_PLAIN_TEXT_VRS = (b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"LT", b"PN", b"SH", b"ST", b"TM")
+_PLAIN_VRS = frozenset((*_PLAIN_TEXT_VRS, b"AT", b"FD", b"FL", b"SL", b"SS", b"UI", b"UL", b"US"))
 _CHUNK_BYTES = 1 << 16
 _MAX_ELEMENTS = 2_000_000
 _TEXT_BYTES = 1 << 16
