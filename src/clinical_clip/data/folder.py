@@ -11,6 +11,7 @@ from clinical_clip.data.files import Reader, readable_name
 from clinical_clip.data.series import SeriesCollector
 from clinical_clip.data.sniff import is_hidden, is_passed_over
 from clinical_clip.dicom.dicomdir import read_dicomdir
+from clinical_clip.dicom.limits import Limits
 from clinical_clip.errors import ImageRejected
 from clinical_clip.types import ImageRecord, Rejection
 
@@ -23,22 +24,22 @@ def scan_tree(root: Path, reader: Reader, counts: SourceCounts) -> Iterator[Imag
     DICOM waits for the end of the walk, because the frame policy chooses among a whole series, whose files
     may lie anywhere in the tree. A DICOMDIR adds what it references and the tree lacks, as rejections.
     """
-    yield from scan_files(_walk(root, counts), reader, counts)
+    yield from scan_files(_walk(root, counts, reader.limits), reader, counts)
 
 
 def scan_files(
     found: Iterator[tuple[Path, str] | Rejection], reader: Reader, counts: SourceCounts
 ) -> Iterator[ImageRecord | Rejection]:
-    """What the found files hold: each is a path and its name relative to the root, or a rejection already."""
+    """What the found files hold. Each is a path and its name relative to the root, or a rejection
+    that is counted already.
+    """
     series = SeriesCollector(reader)
     for one in found:
         if isinstance(one, Rejection):
-            counts.rejected += 1
             yield one
-            continue
-        path, name = one
-        counts.files += 1
-        yield from _scan_file(path, name, reader, series, counts)
+        else:
+            counts.files += 1
+            yield from _scan_file(*one, reader, series, counts)
     yield from series.select(counts)
 
 
@@ -50,6 +51,7 @@ def _scan_file(
         if content.header is not None:
             series.add(path, name, content, counts)
             return []
+        counts.used += 1
         counts.left_out += content.n_frames - len(content.frames)
         records = content.records(path, name)
         counts.images += len(records)
@@ -70,7 +72,7 @@ def unreadable(name: str, error: OSError) -> Rejection:
     )
 
 
-def _walk(root: Path, counts: SourceCounts) -> Iterator[tuple[Path, str] | Rejection]:
+def _walk(root: Path, counts: SourceCounts, limits: Limits) -> Iterator[tuple[Path, str] | Rejection]:
     """Files below ``root``, depth first, names in code point order."""
     real_root = os.path.realpath(root)
     stack: list[Iterator[os.DirEntry[str]] | Rejection] = [_entries(str(root), "")]
@@ -79,6 +81,7 @@ def _walk(root: Path, counts: SourceCounts) -> Iterator[tuple[Path, str] | Rejec
         top = stack[-1]
         entry = None if isinstance(top, Rejection) else next(top, None)
         if isinstance(top, Rejection):
+            counts.missing += 1
             yield top
         if entry is None:
             stack.pop()
@@ -91,15 +94,22 @@ def _walk(root: Path, counts: SourceCounts) -> Iterator[tuple[Path, str] | Rejec
                 prefixes.append(name + "/")
             continue
         if entry.name.upper() == "DICOMDIR" and entry.is_file(follow_symlinks=False):
-            yield from _directory_rejections(Path(entry.path), name)
+            rejections = _directory_rejections(Path(entry.path), name, limits)
+            counts.missing += len(rejections)
+            yield from rejections
         if is_passed_over(entry.name):
-            counts.ignored += 1
             counts.files += 1
+            counts.ignored += 1
             continue
         refused = _refused(entry, name, real_root)
         if refused is None:
             yield Path(entry.path), name
-        elif refused.code:
+            continue
+        counts.files += 1
+        if refused is _INSIDE:
+            counts.ignored += 1
+        else:
+            counts.rejected += 1
             yield refused
 
 
@@ -139,10 +149,10 @@ def _refusal(name: str, what: str, hint: str) -> Rejection:
     return Rejection(name=readable_name(name), code="source", what=what, hint=hint)
 
 
-def _directory_rejections(path: Path, name: str) -> list[Rejection]:
+def _directory_rejections(path: Path, name: str, limits: Limits) -> list[Rejection]:
     prefix = name[: -len(path.name)]
     try:
-        _, rejections = read_dicomdir(path)
+        _, rejections = read_dicomdir(path, limits=limits)
     except ImageRejected as error:
         return [Rejection.of(readable_name(name), error)]
     except OSError as error:

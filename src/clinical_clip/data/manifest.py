@@ -97,6 +97,7 @@ class Manifest:
             counts.files += 1
             try:
                 records, n_left_out = scan.read(line, cells, seen)
+                counts.used += 1
                 counts.left_out += n_left_out
                 counts.images += len(records)
                 yield from records

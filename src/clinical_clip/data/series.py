@@ -65,6 +65,7 @@ class SeriesCollector:
                 )
             counts.duplicates += 1
             return
+        counts.used += 1
         self._n_kept += 1
         member = _Member(
             path=path,
@@ -97,6 +98,7 @@ class SeriesCollector:
         try:
             content = member.content or self._reader.read(member.path, member.name)
         except (ImageRejected, OSError):
+            counts.used -= 1
             counts.rejected += 1
             return [
                 Rejection(

@@ -111,4 +111,9 @@ def _open_dicomdir(path: Path, reader: Reader) -> Source:
         *rejections,
         *((file, file.relative_to(root).as_posix()) for file in sorted(files)),
     ]
-    return Source(root, f"DICOMDIR in {root.name}", lambda counts: scan_files(iter(found), reader, counts))
+
+    def scan(counts: SourceCounts) -> Iterator[ImageRecord | Rejection]:
+        counts.missing = len(rejections)
+        return scan_files(iter(found), reader, counts)
+
+    return Source(root, f"DICOMDIR in {root.name}", scan)

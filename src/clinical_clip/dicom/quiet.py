@@ -18,9 +18,10 @@ _saved: warnings.catch_warnings[None] | None = None
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop all warnings, and what pydicom logs of them, inside. Safe with many threads: the last to leave restores the filters.
+    """Drop all warnings, and what pydicom logs of them, inside.
 
-    (``warnings.catch_warnings`` alone is not: threads would restore each other's filters.)
+    Safe with many threads: the last to leave restores the filters. (``warnings.catch_warnings`` alone is
+    not: threads would restore each other's.)
 
     >>> with quiet():
     ...     warnings.warn("not shown", stacklevel=1)
