@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from clinical_clip.index.changes import AddResult
-from clinical_clip.index.library import Library, LibraryInfo
+from clinical_clip.index.library import Library
+from clinical_clip.index.lookup import LibraryInfo
 from clinical_clip.index.protocol import Matches, Position, VectorIndex
 from clinical_clip.index.verify import VerifyReport
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from clinical_clip.errors import (
@@ -21,56 +16,29 @@ from clinical_clip.errors import (
     IndexCorrupt,
     IndexMismatch,
     StoreError,
-    UnknownImageError,
     VectorError,
 )
 from clinical_clip.index import changes, records, schema
-from clinical_clip.index.catalogue import CATALOGUE, Catalogue, Made, chunks
+from clinical_clip.index.catalogue import CATALOGUE, Catalogue, Made
 from clinical_clip.index.changes import AddResult
-from clinical_clip.index.columns import BUILT_IN, Column, Columns
+from clinical_clip.index.columns import Column, Columns
+from clinical_clip.index.create import create_folder
 from clinical_clip.index.exact import ExactIndex
 from clinical_clip.index.follow import catch_up, refill
 from clinical_clip.index.lock import WriterLock
-from clinical_clip.index.storage import fsync_folder, store_errors
+from clinical_clip.index.lookup import CatalogueReader
+from clinical_clip.index.protocol import Snapshot
+from clinical_clip.index.storage import store_errors
 from clinical_clip.index.vectors import as_stored
 from clinical_clip.index.verify import VerifyReport, verify_library
-from clinical_clip.types import ImageRecord, Patient, Rejection
+from clinical_clip.types import ImageRecord, Rejection
 
-__all__ = ["Library", "LibraryInfo"]
+__all__ = ["Library"]
 
 _LOCK = "writer.lock"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LibraryInfo:
-    """What ``index info`` shows.
-
-    Attributes:
-        images, studies, patients: counts; images without a study or a patient id are in none.
-        seq: number of the latest commit.
-        bytes_on_disk: of all files of the library.
-        rejected: files that the last run did not index.
-        notices: what was found and mended when the library was opened.
-    """
-
-    path: Path
-    encoder_name: str
-    encoder_digest: str
-    preprocessing_digest: str
-    width: int
-    schema_version: int
-    created_at: float
-    images: int
-    studies: int
-    patients: int
-    fields: tuple[str, ...]
-    seq: int
-    bytes_on_disk: int
-    rejected: int
-    notices: tuple[str, ...]
-
-
-class Library:
+class Library(CatalogueReader):
     """An index on disk, opened. Use it as a context manager; ``open`` and ``create`` make one.
 
     Searching is safe from several threads; adding, removing and refreshing belong to one thread. A library
@@ -118,11 +86,6 @@ class Library:
         Raises:
             StoreError: something is there already, or the disk refuses.
         """
-        path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StoreError(
-                "there is something already", where=str(path), hint="choose an empty or new folder"
-            )
         made = Made(
             library_id=secrets.token_hex(16),
             encoder_name=encoder_name,
@@ -132,25 +95,8 @@ class Library:
             created_at=time.time(),
             secret=secrets.token_bytes(32),
         )
-        temporary = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}.tmp")
-        with store_errors(str(path)):
-            temporary.mkdir(mode=0o700, parents=True)
-            try:
-                Catalogue.create(temporary, made=made)
-                index = ExactIndex(
-                    temporary, library_id=made.library_id, width=width, writable=True, repair=_no_repair
-                )
-                catalogue = Catalogue(temporary, writable=True)
-                with catalogue.reading() as connection:
-                    refill(index, catalogue, connection)
-                index.close()
-                catalogue.close()
-                os.replace(temporary, path)
-                fsync_folder(path.absolute().parent)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
-        return cls(path, writable=True)
+        create_folder(Path(path), made=made)
+        return cls(Path(path), writable=True)
 
     @classmethod
     def open(cls, path: Path | str, *, writable: bool = False) -> Library:
@@ -334,106 +280,14 @@ class Library:
         old.close()
         return True
 
-    def known(self, image_ids: Iterable[str]) -> set[str]:
-        """Those of ``image_ids`` that are stored."""
-        column = schema.items.c.image_id
+    def snapshot(self) -> Snapshot:
+        """The vectors as they are now, for one search with all its masks."""
+        return self.vectors.snapshot()
+
+    def column(self, name: str, snapshot: Snapshot) -> Column:
+        """The values of one field over the snapshot's slots: loaded on first use, extended as images come."""
         with self.catalogue.reading() as connection:
-            return {
-                image_id
-                for part in chunks(list(image_ids))
-                for image_id in connection.scalars(sa.select(column).where(column.in_(part)))
-            }
-
-    def ids(self) -> list[str]:
-        """All image ids, in the order in which they were stored."""
-        statement = sa.select(schema.items.c.image_id).order_by(schema.items.c.slot)
-        with self.catalogue.reading() as connection:
-            return list(connection.scalars(statement))
-
-    def get(self, image_id: str) -> ImageRecord:
-        """The stored record, without its patient.
-
-        Raises:
-            UnknownImageError: no such id.
-        """
-        with self.catalogue.reading() as connection:
-            row = connection.execute(
-                sa.select(schema.items).where(schema.items.c.image_id == image_id)
-            ).first()
-        if row is None:
-            raise unknown_image()
-        return records.from_row(row)
-
-    def patient(self, image_id: str) -> Patient | None:
-        """Who the image is of, for those who may know."""
-        joined = schema.identities.join(schema.items)
-        statement = (
-            sa.select(schema.identities).select_from(joined).where(schema.items.c.image_id == image_id)
-        )
-        with self.catalogue.reading() as connection:
-            row = connection.execute(statement).mappings().first()
-        if row is None:
-            return None
-        return Patient(**{name: row[name] for name in records.IDENTITY_COLUMNS[1:]})
-
-    def resolve(self, name: str) -> list[str]:
-        """Image ids that ``name`` stands for: an id, a SOP instance, series or study UID, or a path.
-
-        A path is the relative one that results show, with or without ``#frame``, or a full one.
-
-        Raises:
-            UnknownImageError: nothing has that name. The name is not repeated: a path may name a patient.
-        """
-        items = schema.items.c
-        text = records.to_text(name)
-        stem, _, frame = text.rpartition("#")
-        tests: list[sa.ColumnElement[bool]] = [
-            items.image_id == text,
-            items.sop_instance_uid == text,
-            items.series_uid == text,
-            items.study_uid == text,
-            items.relative_path == text,
-            items.path == records.to_text(str(Path(name).absolute())),
-        ]
-        if frame.isdigit():
-            number = items.frame == int(frame)
-            tests.append(sa.and_(items.relative_path == stem, number))
-            tests.append(sa.and_(items.path == str(Path(stem).absolute()), number))
-        with self.catalogue.reading() as connection:
-            for test in tests if name else []:
-                statement = sa.select(items.image_id).where(test).order_by(items.slot)
-                found = list(connection.scalars(statement))
-                if found:
-                    return found
-        raise unknown_image()
-
-    def vectors_of(self, image_ids: Sequence[str]) -> NDArray[np.float16]:
-        """Stored vectors (N, D) of ``image_ids``, in their order.
-
-        Raises:
-            UnknownImageError: one is not stored.
-        """
-        items = schema.items.c
-        slots: dict[str, int] = {}
-        with self.catalogue.reading() as connection:
-            for part in chunks(list(image_ids)):
-                statement = sa.select(items.image_id, items.slot).where(items.image_id.in_(part))
-                slots.update({row.image_id: row.slot for row in connection.execute(statement)})
-            if any(image_id not in slots for image_id in image_ids):
-                raise unknown_image()
-            wanted = np.array([slots[image_id] for image_id in image_ids], dtype=np.int64)
-            return self.catalogue.vectors_of(connection, wanted)
-
-    def column(self, name: str) -> Column:
-        """The values of one field over ``vectors.slots``: loaded on first use, extended as images come."""
-        with self.catalogue.reading() as connection:
-            return self._columns.get(connection, name, self.vectors.slots)
-
-    def field_names(self) -> tuple[str, ...]:
-        """What can be filtered by, in order: what images carry, and the built-in columns."""
-        with self.catalogue.reading() as connection:
-            stored = set(connection.scalars(sa.select(schema.field_names.c.name)))
-        return tuple(sorted(stored | set(BUILT_IN), key=lambda name: (name.casefold(), name)))
+            return self._columns.get(connection, name, snapshot.slots)
 
     def note_rejections(self, rejections: Iterable[Rejection]) -> None:
         """Keep what the last run did not index, in place of what the run before did not."""
@@ -452,44 +306,6 @@ class Library:
             connection.execute(schema.rejections.delete())
             if rows:
                 connection.execute(schema.rejections.insert(), rows)
-
-    def rejections(self) -> list[Rejection]:
-        """What the last run did not index."""
-        table = schema.rejections.c
-        with self.catalogue.reading() as connection:
-            rows = connection.execute(sa.select(table.name, table.code, table.what, table.hint)).all()
-        return [Rejection(name=row.name, code=row.code, what=row.what, hint=row.hint) for row in rows]
-
-    def info(self) -> LibraryInfo:
-        """Counts and origins."""
-        items = schema.items.c
-
-        def distinct(column: sa.Column[str]) -> sa.Select[Any]:
-            return sa.select(sa.func.count(column.distinct())).where(column != "")
-
-        with self.catalogue.reading() as connection:
-            images = self.catalogue.count(connection)
-            studies = connection.scalar(distinct(items.study_uid)) or 0
-            patients = connection.scalar(distinct(items.patient_key)) or 0
-            rejected = connection.scalar(sa.select(sa.func.count()).select_from(schema.rejections)) or 0
-            seq = self.catalogue.position(connection).seq
-        return LibraryInfo(
-            path=self.path,
-            encoder_name=self.made.encoder_name,
-            encoder_digest=self.made.encoder_digest,
-            preprocessing_digest=self.made.preprocessing_digest,
-            width=self.made.width,
-            schema_version=schema.SCHEMA_VERSION,
-            created_at=self.made.created_at,
-            images=images,
-            studies=studies,
-            patients=patients,
-            fields=self.field_names(),
-            seq=seq,
-            bytes_on_disk=sum(file.stat().st_size for file in self.path.iterdir() if file.is_file()),
-            rejected=rejected,
-            notices=tuple(self.notices),
-        )
 
     def __len__(self) -> int:
         return self.vectors.count
@@ -537,16 +353,3 @@ class Library:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-
-
-def unknown_image() -> UnknownImageError:
-    """The error for a name that stands for nothing stored."""
-    return UnknownImageError(
-        "no image of the index has that id, UID or path",
-        where="query",
-        hint="give an image id, a SOP instance, series or study UID, or a path as results show it",
-    )
-
-
-def _no_repair(_slots: NDArray[np.int64]) -> NDArray[np.float16]:
-    raise AssertionError("an empty matrix has nothing to mend")

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Matches", "Position", "TieNames", "VectorIndex", "VectorRows"]
+__all__ = ["Matches", "Position", "Snapshot", "TieNames", "VectorIndex", "VectorRows"]
 
 TieNames = Callable[[NDArray[np.int64]], Sequence[str]]
 """From slots (M,) to their image ids: asked only for images whose rounded scores are equal."""
@@ -38,6 +38,35 @@ class Matches:
 
     slots: NDArray[np.int64]
     scores: NDArray[np.float64]
+
+
+class Snapshot(Protocol):
+    """What an engine held at one moment: it does not change while it is searched."""
+
+    @property
+    def slots(self) -> NDArray[np.int64]:
+        """int64 (N,) ascending: what each element of a mask stands for; removed ones are negative."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many vectors can be found."""
+        ...
+
+    def search(
+        self,
+        queries_QD: NDArray[np.float64],
+        k: int,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        tie_names: TieNames,
+    ) -> list[Matches]:
+        """The ``k`` nearest of each unit query, or all there are; ``mask`` (N,) over ``slots``.
+
+        Raises:
+            OptionError: ``k`` below 1, or a mask of another length.
+        """
+        ...
 
 
 class VectorIndex(Protocol):
@@ -75,15 +104,8 @@ class VectorIndex(Protocol):
         """Make what was upserted and removed durable, as of ``position``."""
         ...
 
-    def search(
-        self,
-        queries_QD: NDArray[np.float64],
-        k: int,
-        *,
-        mask: NDArray[np.bool_] | None = None,
-        tie_names: TieNames,
-    ) -> list[Matches]:
-        """The ``k`` nearest of each unit query, or all there are; ``mask`` (N,) over ``slots``."""
+    def snapshot(self) -> Snapshot:
+        """What can be searched now."""
         ...
 
     def fetch(self, slots: NDArray[np.int64]) -> NDArray[np.float16]:
