@@ -57,5 +57,5 @@ def test_exclusion_follows_the_rule():
     assert Protocol(labels=LABELS).exclusion(table) is None
     assert group.exclusion(table).tolist() == [0, -1]
     assert source.exclusion(table).tolist() == [0, 0]
-    with pytest.raises(ManifestError, match="no column 'source'.*site, split_group"):
+    with pytest.raises(ManifestError, match=r"no column 'source'.*site, split_group"):
         Protocol(labels=LABELS, gallery=GalleryRule.OTHER_SOURCE).exclusion(table)

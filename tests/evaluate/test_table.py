@@ -28,7 +28,7 @@ def test_a_combined_label_needs_all_its_parts():
 
 
 def test_a_missing_column_is_named_beside_those_there_are():
-    with pytest.raises(ManifestError, match="no column 'region'.*modality, organ, year"):
+    with pytest.raises(ManifestError, match=r"no column 'region'.*modality, organ, year"):
         Table.of(ROWS).codes("region")
 
 
@@ -50,7 +50,7 @@ def test_conditions_are_alternatives_within_a_column_and_joint_across():
 
 
 def test_no_rows_left_shows_what_the_column_holds():
-    with pytest.raises(EvaluationError, match="no row is left.*modality: ct, mr"):
+    with pytest.raises(EvaluationError, match=r"no row is left.*modality: ct, mr"):
         Table.of(ROWS).select({"modality": frozenset({"us"})})
     with pytest.raises(EvaluationError, match="no readable image"):
         Table.of([]).select({})

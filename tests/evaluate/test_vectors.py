@@ -53,7 +53,7 @@ def test_vectors_that_are_not_finite_are_refused_by_name(bad):
 
 def test_zero_vectors_are_refused_unless_allowed():
     vectors = VECTORS * np.array([[1], [0], [1]], dtype=np.float32)
-    with pytest.raises(VectorError, match="b.png"):
+    with pytest.raises(VectorError, match=r"b\.png"):
         normalise(vectors, NAMES)
     assert normalise(vectors, NAMES, zero_ok=True)[1].tolist() == [0, 0]
 
@@ -81,7 +81,7 @@ def write(path, **arrays):
 )
 def test_archives_of_another_form_are_refused(tmp_path, arrays):
     write(tmp_path / "v.npz", **arrays)
-    with pytest.raises(SourceError, match="v.npz"):
+    with pytest.raises(SourceError, match=r"v\.npz"):
         load_vectors(tmp_path / "v.npz")
 
 
