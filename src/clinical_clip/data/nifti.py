@@ -123,7 +123,8 @@ def _read_layout(path: Path, limits: Limits) -> _Layout:
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise UnsupportedImage("voxels that are not plain numbers", hint="convert the volume to float32")
     slope, intercept = header.get_slope_inter()
-    orientation = nib.orientations.io_orientation(header.get_best_affine())
+    affine = header.get_best_affine()
+    orientation = nib.orientations.io_orientation(affine)
     if not np.isfinite(orientation).all():
         raise CorruptImage("an orientation without three axes", hint="repair the affine")
     layout = _Layout(
@@ -134,10 +135,17 @@ def _read_layout(path: Path, limits: Limits) -> _Layout:
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
         orientation=orientation,
-        spacing_mm=tuple(abs(float(one)) for one in header["pixdim"][1:4]),  # type: ignore[arg-type]
+        spacing_mm=_spacing_mm(affine),
     )
     _check(layout, limits)
     return layout
+
+
+def _spacing_mm(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Distances between voxel centres along the array's axes; ones where they make no sense."""
+    x, y, z = (float(one) for one in np.sqrt(np.square(affine[:3, :3]).sum(axis=0)))
+    plausible = all(1e-3 < one < 1e3 for one in (x, y, z))
+    return (x, y, z) if plausible else (1.0, 1.0, 1.0)
 
 
 def _check(layout: _Layout, limits: Limits) -> None:
@@ -218,7 +226,7 @@ def _square_pixels(
     """``image`` with its longer-spaced side stretched, where its pixels are not square by more than 1 %."""
     x_mm, y_mm = spacing_mm
     height, width = image.shape[:2]
-    if min(x_mm, y_mm) > 0 and max(x_mm, y_mm) / min(x_mm, y_mm) > 1.01:
+    if max(x_mm, y_mm) / min(x_mm, y_mm) > 1.01:
         finest_mm = min(x_mm, y_mm)
         height, width = max(1, round(height * y_mm / finest_mm)), max(1, round(width * x_mm / finest_mm))
     if height * width > limits.max_pixels:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 __all__ = ["quiet"]
 
-_pydicom_log = logging.getLogger("pydicom")
+_LOGS = [logging.getLogger(name) for name in ("pydicom", "nibabel.global")]
 _lock = threading.Lock()
 _depth = 0
 _saved: warnings.catch_warnings[None] | None = None
@@ -18,7 +18,7 @@ _saved: warnings.catch_warnings[None] | None = None
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop all warnings, and what pydicom logs of them, inside.
+    """Drop all warnings inside, and what pydicom and nibabel log.
 
     Safe with many threads: the last to leave restores the filters. (``warnings.catch_warnings`` alone is
     not: threads would restore each other's.)
@@ -32,7 +32,8 @@ def quiet() -> Iterator[None]:
             _saved = warnings.catch_warnings()
             _saved.__enter__()
             warnings.simplefilter("ignore")
-            _pydicom_log.disabled = True
+            for log in _LOGS:
+                log.disabled = True
         _depth += 1
     try:
         yield
@@ -42,4 +43,5 @@ def quiet() -> Iterator[None]:
             if _depth == 0 and _saved is not None:
                 _saved.__exit__(None, None, None)
                 _saved = None
-                _pydicom_log.disabled = False
+                for log in _LOGS:
+                    log.disabled = False
