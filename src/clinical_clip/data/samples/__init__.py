@@ -7,7 +7,8 @@ digests, reads the images named in the reviewed ``table.csv`` out of them, and w
 
 from __future__ import annotations
 
-from clinical_clip.data.samples.build import SamplesReport, build_samples, verify_samples
+from clinical_clip.data.samples.build import SamplesReport, build_samples
+from clinical_clip.data.samples.manifest import verify_samples
 from clinical_clip.data.samples.table import Package, SampleRow, load_packages, load_table
 
 __all__ = [

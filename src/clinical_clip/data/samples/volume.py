@@ -81,7 +81,7 @@ def slice_image(volume: Volume, axis: str, index: int, window: str) -> NDArray[n
     side = _AXES[axis]
     if index >= volume.voxels_XYZ.shape[side]:
         raise FetchError("the volume has no such slice", where=f"{axis} {index}")
-    plane_UV = np.take(volume.voxels_XYZ, index, axis=side).astype(np.float32)
+    plane_UV = np.moveaxis(volume.voxels_XYZ, side, 0)[index].astype(np.float32)
     return _windowed(_upright(plane_UV, volume.spacing_mm, side), WINDOWS[window])
 
 

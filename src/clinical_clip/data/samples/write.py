@@ -1,14 +1,47 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, by one build at a time."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from clinical_clip.errors import SourceError
 
-__all__ = ["write_whole"]
+__all__ = ["sole_builder", "write_whole"]
+
+_PREFIX, _SUFFIX = ".sample-", ".tmp"
+_LOCK = ".lock"
+
+
+@contextmanager
+def sole_builder(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for one build; what a killed build left half-written is removed first.
+
+    Raises:
+        SourceError: another build is at work there, or the folder cannot be written to.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SourceError(
+                "another build is at work here", where=str(folder), hint="wait for it to end, then run again"
+            ) from None
+        for left in folder.rglob(f"{_PREFIX}*{_SUFFIX}"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -22,7 +55,7 @@ def write_whole(path: Path, data: bytes) -> None:
         if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX, suffix=_SUFFIX)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -36,11 +69,15 @@ def write_whole(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise SourceError(
-            f"cannot be written ({error.strerror or type(error).__name__})",
-            where=str(path),
-            hint="choose a folder with space and write permission",
-        ) from None
+        raise _unwritable(path, error) from None
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"cannot be written ({error.strerror or type(error).__name__})",
+        where=str(path),
+        hint="choose a folder with space and write permission",
+    )
