@@ -57,7 +57,9 @@ def _answer(function: Callable[[Any], object], payload: object, slot: memoryview
         return b'{"memory": true}'
     except RecursionError:
         return json.dumps({"raised": "RecursionError"}).encode()
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of a decoder written in Rust is no Exception
         return json.dumps({"raised": type(error).__name__}).encode()
 
 

@@ -146,9 +146,9 @@ def _encapsulated(file: Part10, image: ImagePixel, codestream: bytes) -> NDArray
     try:
         with quiet():
             stored, _ = get_decoder(file.transfer_syntax).as_array(wrapped, index=0, **options)
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:
+    except BaseException as error:  # a panic of the RLE decoder, written in Rust, is no Exception
         raise CorruptImage(
             f"compressed frame does not decode ({type(error).__name__})", where=name, hint="fetch it again"
         ) from None

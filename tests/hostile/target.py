@@ -1,0 +1,23 @@
+"""What the jail runs for the hostile suite: read a file the way the product does, and tell what came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clinical_clip.data.picture import page_count, read_picture
+from clinical_clip.data.picture_headers import sniff
+from clinical_clip.dicom.limits import Limits
+from clinical_clip.dicom.pixels import read_frame
+
+HOSTILE_LIMITS = Limits(timeout_s=2.0, memory_bytes=300 << 20)
+"""The bars: two seconds, 300 MB above idle."""
+
+
+def read_any(path: Path) -> tuple[int, ...]:
+    """The shape of what was read; the file is a picture if its first bytes say so."""
+    with path.open("rb") as file:
+        is_picture = sniff(file.read(512))[1]
+    if not is_picture:
+        return read_frame(path, limits=HOSTILE_LIMITS).shape
+    pages = page_count(path, limits=HOSTILE_LIMITS)
+    return read_picture(path, min(1, pages - 1), limits=HOSTILE_LIMITS).shape
