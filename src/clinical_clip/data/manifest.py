@@ -91,7 +91,7 @@ class Manifest:
         Raises:
             ManifestError: the table changed into something unreadable meanwhile.
         """
-        seen: dict[tuple[str, str], int] = {}
+        seen: dict[tuple[str, int], int] = {}
         scan = _RowScan(self, reader)
         for line, cells in read_rows(self.path, self.columns.image):
             counts.files += 1
@@ -169,7 +169,7 @@ class _RowScan:
         self._last: tuple[str, FileContent] | None = None
 
     def read(
-        self, line: int, cells: dict[str, str], seen: dict[tuple[str, str], int]
+        self, line: int, cells: dict[str, str], seen: dict[tuple[str, int], int]
     ) -> tuple[list[ImageRecord], int]:
         """Records of one row, and the number of frames left out by policy."""
         columns = self._manifest.columns
@@ -178,13 +178,15 @@ class _RowScan:
         if not cell:
             raise self._refused(f"line {line}", "no image named", line, "name a file in every row")
         relative = self._relative(cell, name, line)
-        first = seen.setdefault((relative, frame_cell), line)
-        if first != line:
-            raise self._refused(name, f"named twice, first in line {first}", line, "keep one of the rows")
         path = Path(self._root, relative)
         content = self._content(path, relative, name, line)
         if frame_cell:
             content = self._framed(content, frame_cell, name, line)
+        keys = [(relative, frame) for frame in content.frames]
+        first = next((seen[key] for key in keys if key in seen), None)
+        if first is not None:
+            raise self._refused(name, f"named twice, first in line {first}", line, "keep one of the rows")
+        seen.update(dict.fromkeys(keys, line))
         records = content.records(path, relative, fields=self._fields(cells))
         n_left_out = 0 if frame_cell else content.n_frames - len(content.frames)
         return [self._identified(record, cells) for record in records], n_left_out

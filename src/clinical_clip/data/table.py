@@ -175,7 +175,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             for cells in batch.to_pylist():
                 number += 1
                 yield number, {name: text for name, one in cells.items() if (text := _cell_text(one))}
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise ManifestError(
             f"damaged Parquet ({type(error).__name__})",
             where=f"{path.name}, row {number + 1}",
