@@ -9,7 +9,8 @@ import pytest
 from tests.data.makers import split, write_picture, write_volume
 from tests.dicom.makers import MARK, write
 
-from clinical_clip.data.manifest import ManifestColumns, open_manifest
+from clinical_clip.data.columns import ManifestColumns
+from clinical_clip.data.manifest import open_manifest
 from clinical_clip.data.source import open_source
 from clinical_clip.dicom.frames import FramePolicy
 from clinical_clip.errors import ManifestError

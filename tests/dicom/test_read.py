@@ -14,7 +14,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from tests.dicom.makers import CT, MARK, make_dataset, write
 
 from clinical_clip.dicom.limits import Limits
-from clinical_clip.dicom.read import looks_like_dicom, read_frame_positions, read_header, valid_uid
+from clinical_clip.dicom.read import looks_like_dicom, read_frame_positions, read_header
+from clinical_clip.dicom.values import valid_uid
 from clinical_clip.errors import CorruptImage, ImageRejected, LimitExceeded
 
 

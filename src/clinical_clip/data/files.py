@@ -14,9 +14,10 @@ from clinical_clip.data.nifti import slice_count
 from clinical_clip.data.picture import page_count
 from clinical_clip.data.sniff import Format, sniff
 from clinical_clip.dicom.frames import DEFAULT_FRAMES, FramePolicy, evenly_spaced, select_frames
+from clinical_clip.dicom.header import DicomHeader
 from clinical_clip.dicom.limits import DEFAULT_LIMITS, Limits
 from clinical_clip.dicom.objects import DEFAULT_OBJECTS, ObjectPolicy, check_object
-from clinical_clip.dicom.read import DicomHeader, read_header
+from clinical_clip.dicom.read import read_header
 from clinical_clip.errors import CorruptImage, LimitExceeded, UnsupportedImage
 from clinical_clip.types import FieldValue, ImageRecord, MediaKind
 

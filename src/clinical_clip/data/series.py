@@ -10,7 +10,7 @@ from pathlib import Path
 from clinical_clip.data.counts import SourceCounts
 from clinical_clip.data.files import FileContent, Reader, content_id, open_regular, readable_name
 from clinical_clip.dicom.frames import evenly_spaced, position_key
-from clinical_clip.dicom.read import DicomHeader
+from clinical_clip.dicom.header import DicomHeader
 from clinical_clip.errors import CorruptImage, ImageRejected
 from clinical_clip.types import ImageRecord, Rejection
 

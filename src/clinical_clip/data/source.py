@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from clinical_clip.data.columns import DEFAULT_COLUMNS, ManifestColumns
 from clinical_clip.data.counts import SourceCounts
 from clinical_clip.data.files import Reader
 from clinical_clip.data.folder import scan_files, scan_tree
-from clinical_clip.data.manifest import DEFAULT_COLUMNS, ManifestColumns, open_manifest
+from clinical_clip.data.manifest import open_manifest
 from clinical_clip.dicom.dicomdir import read_dicomdir
 from clinical_clip.dicom.frames import DEFAULT_FRAMES, FramePolicy
 from clinical_clip.dicom.limits import DEFAULT_LIMITS, Limits

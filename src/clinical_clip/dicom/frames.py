@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from clinical_clip.dicom.header import DicomHeader
 from clinical_clip.dicom.limits import DEFAULT_LIMITS, Limits
-from clinical_clip.dicom.read import DicomHeader, read_frame_positions
+from clinical_clip.dicom.read import read_frame_positions
 from clinical_clip.errors import OptionError
 
 __all__ = ["DEFAULT_FRAMES", "FramePolicy", "evenly_spaced", "position_key", "select_frames"]
