@@ -114,6 +114,22 @@ def test_one_file_has_one_subject_one_member_and_one_digest() -> None:
     assert len({r.image for r in ROWS}) + sum(1 for r in ROWS if r.frame not in ("", "0")) == len(ROWS)
 
 
+def test_guide_gives_the_numbers_of_the_table() -> None:
+    guide = Path(__file__).parents[2].joinpath("docs/samples.md").read_text(encoding="utf-8")
+    assert f"library of {len(ROWS)} medical images of" in guide
+    for column in ("modality", "organ_group"):
+        subjects: dict[str, set[str]] = {}
+        for row in ROWS:
+            subjects.setdefault(getattr(row, column) or "(none given)", set()).add(row.subject)
+        counts = Counter(getattr(row, column) or "(none given)" for row in ROWS)
+        for label, count in counts.items():
+            assert f"| {label} | {count} | {len(subjects[label])} |" in guide
+    for subject, count in Counter(row.subject for row in ROWS).items():
+        assert f"| `{subject}` | {count} |" in guide
+    for package in PACKAGES.values():
+        assert f"({package.homepage}) | {package.version} | {package.kind} |" in guide
+
+
 def test_download_stays_small() -> None:
     assert sum(p.size_bytes for p in PACKAGES.values()) < 200e6
 

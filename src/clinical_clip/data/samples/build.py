@@ -20,7 +20,7 @@ from clinical_clip.data.samples.volume import Volume, project, read_volume, slic
 from clinical_clip.data.samples.write import sole_builder, write_whole
 from clinical_clip.errors import FetchError, ManifestError, SourceError
 
-__all__ = ["SamplesReport", "build_samples"]
+__all__ = ["SamplesReport", "build_samples", "verify_samples"]
 
 STAMP = "samples.json"
 _RENDERER = 1  # raise when slices or projections of the same table come out differently
