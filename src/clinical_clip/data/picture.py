@@ -6,6 +6,7 @@ OpenCV, all else through Pillow. What each kind becomes is written in ``read_pic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clinical_clip.data.picture_headers import read_jpeg_header, read_png_header, sniff
+from clinical_clip.data.picture_headers import check_tiff, read_jpeg_header, read_png_header, sniff
 from clinical_clip.dicom.bytesource import ByteSource
 from clinical_clip.dicom.limits import DEFAULT_LIMITS, Limits
 from clinical_clip.dicom.quiet import quiet
@@ -23,6 +24,7 @@ __all__ = ["page_count", "read_picture"]
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP")
 _ORIENTATION = 0x0112
+_BLOCK_SAMPLES = 1 << 18
 
 
 def page_count(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> int:
@@ -147,19 +149,28 @@ def _decode_png(data: bytes) -> NDArray[np.uint8]:
 
 
 def _from_16_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """floor(v / 257 + 0.5), a row at a time so that no wide copy of the whole is made."""
+    """floor(v / 257 + 0.5)."""
     table = ((np.arange(1 << 16, dtype=np.uint32) + 128) // 257).astype(np.uint8)
-    return np.stack([table[row] for row in samples.astype(np.uint16, copy=False)])
+    return _in_blocks(lambda rows: table[rows], samples.astype(np.uint16, copy=False), shape=samples.shape)
+
+
+def _in_blocks(
+    function: Callable[..., NDArray[Any]], *arrays: NDArray[Any], shape: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """``function`` of some rows of ``arrays`` at a time, so that no wide copy of the whole is made."""
+    result = np.empty(shape, np.uint8)
+    rows = max(1, _BLOCK_SAMPLES // max(1, result[0].size))
+    for start in range(0, shape[0], rows):
+        result[start : start + rows] = function(*(array[start : start + rows] for array in arrays))
+    return result
 
 
 def _over_black(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """round(colour x alpha / 255), in rows."""
+    """round(colour x alpha / 255)."""
     wide = alpha[..., np.newaxis] if colour.ndim == 3 else alpha
-    rows = [
-        ((row.astype(np.uint16) * cover + 127) // 255).astype(np.uint8)
-        for row, cover in zip(colour, wide, strict=True)
-    ]
-    return np.stack(rows)
+    return _in_blocks(
+        lambda rows, cover: (rows.astype(np.uint16) * cover + 127) // 255, colour, wide, shape=colour.shape
+    )
 
 
 def _orientation(exif_bytes: bytes) -> int:
@@ -193,8 +204,10 @@ def _decode_by_pillow(data: bytes, kind: str, page: int, where: str, limits: Lim
         if page:
             image.seek(page)
         _check_size(*image.size, where, limits)
+        if kind == "TIFF":
+            check_tiff(image.tag_v2, len(data), where)  # type: ignore[attr-defined]
+        image.load()  # turns a TIFF, and then takes its orientation away
         orientation = int(image.getexif().get(_ORIENTATION, 1))
-        image.load()
         return _turn(_eight_bits(image), orientation)
 
 
@@ -224,7 +237,9 @@ def _by_range(values: NDArray[Any]) -> NDArray[np.uint8]:
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     span = (high - low) or 1.0
-    rows = [
-        np.floor((np.nan_to_num(row, nan=low).astype(np.float64) - low) / span * 255 + 0.5) for row in values
-    ]
-    return np.stack([np.clip(row, 0, 255).astype(np.uint8) for row in rows])
+
+    def scale(rows: NDArray[Any]) -> NDArray[Any]:
+        wide = np.nan_to_num(rows.astype(np.float64), nan=low, posinf=high, neginf=low)
+        return np.clip(np.floor((wide - low) / span * 255 + 0.5), 0, 255)
+
+    return _in_blocks(scale, values, shape=values.shape)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clinical_clip.errors import CorruptImage
 
-__all__ = ["JpegHeader", "PngHeader", "read_jpeg_header", "read_png_header", "sniff"]
+__all__ = ["JpegHeader", "PngHeader", "check_tiff", "read_jpeg_header", "read_png_header", "sniff"]
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -136,3 +138,28 @@ def read_jpeg_header(data: bytes, where: str) -> JpegHeader:
             break
         at += 2 + length
     raise CorruptImage("JPEG is damaged or cut off before its image", where=where, hint="fetch it again")
+
+
+def check_tiff(tags: Mapping[int, Any], size: int, where: str) -> None:
+    """Check that a page's strips or tiles cover it and lie within the file's ``size`` bytes.
+
+    A decoder leaves what they do not cover black, and says nothing.
+
+    Raises:
+        CorruptImage: they do not.
+    """
+    width, height, planes = int(tags[256]), int(tags[257]), 1
+    if tags.get(284, 1) == 2:  # PlanarConfiguration: each sample apart
+        planes = int(tags.get(277, 1))
+    if 324 in tags:  # tiles
+        offsets, counts = tags[324], tags.get(325, ())
+        needed = -(-width // int(tags[322])) * -(-height // int(tags[323])) * planes
+    else:
+        offsets, counts = tags.get(273, ()), tags.get(279, ())
+        needed = -(-height // max(1, min(height, int(tags.get(278, height))))) * planes
+    ends = [int(offset) + int(count) for offset, count in zip(offsets, counts, strict=False)]
+    if len(offsets) < needed or (counts and len(counts) < needed) or max(ends, default=0) > size:
+        raise CorruptImage("TIFF is cut off or damaged", where=where, hint="fetch it again")
+    row_bytes = -(-width * sum(int(bits) for bits in tags.get(258, (1,))) // 8)
+    if 324 not in tags and int(tags.get(259, 1)) == 1 and counts and sum(counts) < height * row_bytes:
+        raise CorruptImage("TIFF has fewer bytes than its size says", where=where, hint="fetch it again")

@@ -167,8 +167,11 @@ def _grey_table(transform: GreyTransform, dtype: str, shift: int, bits: int) -> 
 def _colour(stored: NDArray[Any], bits_stored: int) -> NDArray[np.uint8]:
     """Colour samples of other than 8 bits: v becomes floor(v / (2**bits_stored - 1) * 255 + 0.5)."""
     if stored.dtype.itemsize > 2:
-        rows = [_to_8_bits(row, bits_stored) for row in stored]
-        return np.stack(rows)
+        shown = np.empty(stored.shape, np.uint8)
+        rows = max(1, _BLOCK_PIXELS // shown[0].size)
+        for start in range(0, len(shown), rows):
+            shown[start : start + rows] = _to_8_bits(stored[start : start + rows], bits_stored)
+        return shown
     return _look_up(stored, _to_8_bits(np.arange(1 << 8 * stored.dtype.itemsize), bits_stored))
 
 
