@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from tests.hostile.corpus import corpus
 from tests.hostile.mutate import mutate
-from tests.hostile.target import HOSTILE_LIMITS, read_any
+from tests.hostile.target import HOSTILE_LIMITS, read_both
 
 from clinical_clip.data.jail import Jail
 from clinical_clip.errors import DecoderFailed, ImageRejected
@@ -59,7 +59,7 @@ def main() -> None:
     begun = reported = time.monotonic()
     with (
         TemporaryDirectory() as folder,
-        Jail(read_any, options.workers, HOSTILE_LIMITS, lookahead=32) as jail,
+        Jail(read_both, options.workers, HOSTILE_LIMITS, lookahead=32) as jail,
     ):
         for path, result in jail.imap(cases(Path(folder), options.seed, begun + 60 * options.minutes)):
             counts["cases"] += 1
