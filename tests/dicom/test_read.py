@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import zlib
 from pathlib import Path
 
@@ -220,6 +221,16 @@ def test_an_error_says_nothing_of_the_patient(tmp_path):
         read_header(path)
     assert MARK not in str(caught.value)
     assert "scan" in str(caught.value)
+
+
+def test_nothing_of_the_patient_is_logged(tmp_path, caplog, recwarn):
+    path = write(tmp_path / "x", StudyDate=f"{MARK}", InstanceNumber="1", PatientBirthDate=f"{MARK}")
+    path.write_bytes(path.read_bytes().replace(b"IS\x02\x001 ", b"IS\x02\x00X "))
+    with caplog.at_level(0):
+        read_header(path)
+    assert MARK not in caplog.text
+    assert not [warning for warning in recwarn if MARK in str(warning.message)]
+    assert not logging.getLogger("pydicom").disabled
 
 
 @pytest.mark.parametrize("cut", range(0, 1100, 7))
