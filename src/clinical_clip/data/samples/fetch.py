@@ -95,7 +95,7 @@ def _fetch(package: Package, cache_dir: Path, search_path: str) -> None:
         result = _run(_command(package, requirement, folder), environment)
         path = Path(folder) / package.filename
         if result.returncode != 0 or not path.is_file():
-            raise _failure(package, result.stdout + result.stderr)
+            raise _failure(package, result.stdout + result.stderr, cache_dir)
         if file_sha256(path) != package.sha256:
             raise FetchError("the download has another digest", where=package.filename, hint=_TAMPERED)
         with path.open("rb") as file:
@@ -135,13 +135,13 @@ _TAMPERED = (
 )
 
 
-def _failure(package: Package, output: str) -> FetchError:
+def _failure(package: Package, output: str, cache_dir: Path) -> FetchError:
     """The error that pip's output stands for. It may hold an index's credentials: never shown."""
     if "DO NOT MATCH THE HASHES" in output:
         return FetchError("the download has another digest", where=package.filename, hint=_TAMPERED)
     if "No module named pip" in output:
         return FetchError("pip is missing", where=sys.executable, hint="run python -m ensurepip")
-    by_hand = f"or put {package.filename} into the cache folder by hand"
+    by_hand = f"or put {package.filename} into {cache_dir} by hand"
     if "No matching distribution" in output and "onnection" not in output:
         return FetchError(
             "the package index does not offer it",
