@@ -10,19 +10,15 @@ from clinical_clip.data.picture_headers import sniff
 from clinical_clip.data.source import open_source
 from clinical_clip.dicom.limits import Limits
 from clinical_clip.dicom.pixels import read_frame
-from clinical_clip.types import Rejection
+from clinical_clip.types import ImageRecord
 
 HOSTILE_LIMITS = Limits(timeout_s=2.0, memory_bytes=300 << 20)
 """The bars: two seconds, 300 MB above idle."""
 
 
-def read_as_source(path: Path) -> tuple[int, int]:
-    """Records and rejections of the file, whose pixels have been loaded."""
-    found = list(open_source(path, limits=HOSTILE_LIMITS))
-    records = [one for one in found if not isinstance(one, Rejection)]
-    for record in records[:2]:
-        load_pixels(record, limits=HOSTILE_LIMITS)
-    return len(records), len(found) - len(records)
+def load_shape(record: ImageRecord) -> tuple[int, ...]:
+    """The shape of a record's pixels."""
+    return load_pixels(record, limits=HOSTILE_LIMITS).shape
 
 
 def read_any(path: Path) -> tuple[int, ...]:

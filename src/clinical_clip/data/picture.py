@@ -76,7 +76,9 @@ def read_picture(path: Path, page: int = 0, *, limits: Limits = DEFAULT_LIMITS) 
         raise _undecodable(error, path) from None
 
 
-def _undecodable(error: Exception, path: Path) -> CorruptImage:
+def _undecodable(error: Exception, path: Path) -> ImageRejected:
+    if type(error).__name__ == "DecompressionBombError":  # Pillow's own cap, above ours
+        return LimitExceeded("more pixels than allowed", where=path.name, hint="raise max_pixels")
     what = f"picture does not decode ({type(error).__name__})"
     return CorruptImage(what, where=path.name, hint="check that it opens elsewhere")
 

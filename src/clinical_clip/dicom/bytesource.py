@@ -105,7 +105,7 @@ def inflate(source: ByteSource, start: int, limits: Limits) -> ByteSource:
             if not inflater.unconsumed_tail:
                 at += len(block)
             if not block:
-                break
+                raise CorruptImage("deflated data set is cut off", where=source.name, hint="fetch it again")
             output += inflater.decompress(block, _STEP_BYTES)
             if len(output) > limits.max_inflated_bytes:
                 raise LimitExceeded(

@@ -94,12 +94,13 @@ def _pixel_bytes(file: Part10, image: ImagePixel, start: int, size: int) -> byte
     first, last = start, start + size
     if swapped:  # PS3.5 8.1.1: bytes of 16-bit words, in big-endian order
         first, last = start & ~1, last + (last & 1)
-    if start + size > element.length or element.offset + last > source.size + (last - start - size):
+    if start + size > min(element.length, source.size - element.offset):
         raise CorruptImage("fewer pixel data than its size says", where=source.name, hint="fetch it again")
     data = source.read(element.offset + first, last - first)
-    if len(data) < last - first:
+    if len(data) < size:
         raise CorruptImage("file ends within its pixel data", where=source.name, hint="fetch it again")
     if swapped:
+        data += b"\0" * (len(data) % 2)
         return np.frombuffer(data, np.uint16).byteswap().tobytes()[start - first : start - first + size]
     return data
 

@@ -11,7 +11,7 @@ from clinical_clip.errors import CorruptImage, LimitExceeded
 __all__ = ["codestream_size", "frame_bytes"]
 
 _ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
-_MAX_FRAGMENTS = 200_000
+_MAX_FRAGMENTS = 131_072
 _EXTENDED_OFFSETS, _EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _JPEG_ALONE = frozenset(range(0xD0, 0xDA)) | {0x01}
