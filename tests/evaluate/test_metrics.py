@@ -93,7 +93,9 @@ def test_agrees_with_ranx(case, ranx_evaluate):
     expected = ranx_evaluate(qrels, run, names)
 
     found = {name: [] for name in names}
-    for chunk in rank(lambda rows: cosines[rows], np.arange(size), size, chunk_bytes=size * 8 * 7):
+    for chunk in rank(
+        lambda rows, block: cosines[rows, block], np.arange(size), size, chunk_bytes=size * 8 * 7
+    ):
         relevance = classes[chunk.order_QN] == classes[chunk.query_Q, None]
         relevance &= np.arange(size) < chunk.eligible_Q[:, None]
         values = metrics.measure(relevance, relevance.sum(axis=1), (5, 10, 30))

@@ -20,7 +20,7 @@ def ranked_lists(score_QN, exclusion_N=None, chunk_bytes=1 << 20):
     score_QN = np.asarray(score_QN, dtype=np.float32)
     queries = np.arange(len(score_QN))
     chunks = rank(
-        lambda rows: score_QN[rows],
+        lambda rows, block: score_QN[rows, block],
         queries,
         score_QN.shape[1],
         exclusion_N=exclusion_N,
@@ -111,15 +111,31 @@ def test_cosines_agree_with_numpy_across_blocks():
     vectors = normalise(np.random.default_rng(1).standard_normal((8200, 6)), [str(i) for i in range(8200)])
     rows = np.array([0, 8191, 8192, 8199])
     expected = vectors[rows].astype(np.float64) @ vectors.astype(np.float64).T
-    assert np.abs(cosine_scorer(vectors)(rows) - expected).max() < 1e-7
+    scorer = cosine_scorer(vectors)
+    found = np.hstack([scorer(rows, slice(0, 5000)), scorer(rows, slice(5000, 8200))]) / 2.0**28
+    assert np.abs(found - expected).max() < 1e-7
 
 
-def test_random_scores_belong_to_the_query_not_to_the_chunk():
-    scorer = random_scorer(50, seed=7)
-    together = scorer(np.arange(6))
-    assert np.array_equal(together[4], scorer(np.array([4]))[0])
+def test_random_scores_belong_to_query_and_item_not_to_chunk_or_block():
+    scorer, whole = random_scorer(seed=7), slice(0, 50)
+    together = scorer(np.arange(6), whole)
+    assert np.array_equal(together[4:5, 20:30], scorer(np.array([4]), slice(20, 30)))
     assert not np.array_equal(together[0], together[1])
-    assert not np.array_equal(together, random_scorer(50, seed=8)(np.arange(6)))
+    assert not np.array_equal(together, random_scorer(seed=8)(np.arange(6), whole))
+
+
+def test_random_scores_are_uniform_and_their_order_is_independent_of_the_query():
+    scores = random_scorer(seed=3)(np.arange(400), slice(0, 500))
+    assert np.histogram(scores, bins=10, range=(0, 1))[0] == pytest.approx(np.full(10, 20_000), rel=0.03)
+    assert np.abs(np.corrcoef(scores[:40])[~np.eye(40, dtype=bool)]).max() < 0.25
+    assert np.abs(np.corrcoef(scores.T[:40])[~np.eye(40, dtype=bool)]).max() < 0.25
+
+
+def test_an_error_in_a_later_chunk_is_raised_and_ends_the_ranking():
+    scores = np.zeros((50, 50), dtype=np.float32)
+    scores[49, 3] = np.inf
+    with pytest.raises(VectorError):
+        ranked_lists(scores, chunk_bytes=1)
 
 
 def test_scores_that_are_not_finite_are_refused():

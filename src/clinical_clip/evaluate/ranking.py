@@ -1,6 +1,6 @@
 """Rankings of a gallery for many queries at once, in chunks, never queries x gallery in memory.
 
-Shape suffixes: Q queries of one chunk, N gallery items, D width of a vector.
+Shape suffixes: Q queries of one chunk, N gallery items, B items of one block of the gallery, D width.
 
 A gallery item is known by its position, and equal scores are ordered by position. Who arranges the gallery
 in the order of its ids therefore gets ties broken by id, whatever the chunk size or number of threads.
@@ -8,7 +8,10 @@ in the order of its ids therefore gets ties broken by id, whatever the chunk siz
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,15 +22,16 @@ from clinical_clip.errors import VectorError
 
 __all__ = ["Ranked", "Scorer", "cosine_scorer", "members_by_code", "random_scorer", "rank", "sort_keys"]
 
-Scorer = Callable[[NDArray[np.intp]], NDArray[np.float32]]
-"""Positions of Q queries in, their scores for the whole gallery (Q, N) float32 out, greater is nearer."""
+Scorer = Callable[[NDArray[np.intp], slice], NDArray[np.float32]]
+"""Positions of Q queries and a block of the gallery in, their scores (Q, B) out; greater is nearer."""
 
 _EXCLUDED = np.uint64(np.iinfo(np.uint64).max)
 _POSITION_BITS = np.uint64(32)
 _POSITION_MASK = np.uint64(0xFFFFFFFF)
 _SCORE_GRID = 2.0**28
-_BLOCK = 8192
-_CHUNK_BYTES = 96 * 2**20
+_BLOCK = 4096
+_CHUNK_BYTES = 64 * 2**20
+_WORKERS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,21 +49,21 @@ class Ranked:
     eligible_Q: NDArray[np.int64]
 
 
-def sort_keys(score_QN: NDArray[np.float32]) -> NDArray[np.uint64]:
-    """Keys (Q, N) uint64 whose ascending order is "score descending, then position ascending".
+def sort_keys(score_QB: NDArray[np.float32], first: int = 0) -> NDArray[np.uint64]:
+    """Keys (Q, B) uint64 whose ascending order is "score descending, then position ascending".
 
     The upper half of a key is the float's bit pattern mapped so that greater floats come first, the lower
-    half is the position: every key differs, so any sorting algorithm gives the same order.
+    half is the position, counted from ``first``: every key differs, so any sort gives the same order.
 
     >>> keys = sort_keys(np.array([[0.5, -1.0, 0.5, 0.0, -0.0]], dtype=np.float32))
     >>> (np.sort(keys) & np.uint64(0xFFFFFFFF)).tolist()
     [[0, 2, 3, 4, 1]]
     """
-    bits = (score_QN + np.float32(0.0)).view(np.int32)  # adding 0 turns -0.0 into 0.0
+    bits = (score_QB + np.float32(0.0)).view(np.int32)  # adding 0 turns -0.0 into 0.0
     descending = bits ^ (~(bits >> 31) & np.int32(0x7FFFFFFF))
     keys = descending.view(np.uint32).astype(np.uint64)
     keys <<= _POSITION_BITS
-    keys |= np.arange(score_QN.shape[1], dtype=np.uint64)
+    keys |= np.arange(first, first + score_QB.shape[1], dtype=np.uint64)
     return keys
 
 
@@ -84,10 +88,10 @@ def rank(
     exclusion_N: NDArray[np.integer] | None = None,
     chunk_bytes: int = _CHUNK_BYTES,
 ) -> Iterator[Ranked]:
-    """Rank a gallery of ``size`` items for every query, chunk by chunk.
+    """Rank a gallery of ``size`` items for every query, chunk by chunk, some chunks ahead in threads.
 
     Args:
-        scorer: gives the scores of some queries, by position.
+        scorer: gives the scores of some queries for a block of the gallery.
         query_Q: positions of the queries in the gallery.
         size: number of gallery items N, below 2**32 - 1.
         exclusion_N: codes of the group or source; a query's gallery lacks all items of its code. A negative
@@ -99,13 +103,10 @@ def rank(
     """
     members = members_by_code(exclusion_N) if exclusion_N is not None else []
     rows = max(1, chunk_bytes // (8 * max(1, size)))
-    for start in range(0, len(query_Q), rows):
-        chunk_Q = query_Q[start : start + rows]
-        score_QN = scorer(chunk_Q)
-        if not np.isfinite(score_QN).all():
-            raise VectorError("scores are not finite", where="ranking", hint="look for NaN in the vectors")
-        keys_QN = sort_keys(score_QN)
-        del score_QN
+    chunks = [query_Q[start : start + rows] for start in range(0, len(query_Q), rows)]
+
+    def one(chunk_Q: NDArray[np.intp]) -> Ranked:
+        keys_QN = _keys(scorer, chunk_Q, size)
         eligible_Q = np.full(len(chunk_Q), size - 1, dtype=np.int64)
         for row, query in enumerate(chunk_Q):
             keys_QN[row, query] = _EXCLUDED
@@ -114,9 +115,40 @@ def rank(
                 keys_QN[row, group] = _EXCLUDED
                 eligible_Q[row] = size - len(group)
         keys_QN.sort(axis=1)
-        last = np.uint64(max(0, size - 1))  # excluded keys point past the end: clip them into the gallery
-        order_QN = np.minimum(keys_QN & _POSITION_MASK, last).astype(np.intp)
-        yield Ranked(query_Q=chunk_Q, order_QN=order_QN, eligible_Q=eligible_Q)
+        keys_QN &= _POSITION_MASK
+        np.minimum(keys_QN, np.uint64(max(0, size - 1)), out=keys_QN)  # excluded keys point past the end
+        return Ranked(query_Q=chunk_Q, order_QN=keys_QN.view(np.int64), eligible_Q=eligible_Q)
+
+    yield from _ahead(one, chunks)
+
+
+def _keys(scorer: Scorer, query_Q: NDArray[np.intp], size: int) -> NDArray[np.uint64]:
+    keys_QN = np.empty((len(query_Q), size), dtype=np.uint64)
+    for start in range(0, size, _BLOCK):
+        block = slice(start, min(size, start + _BLOCK))
+        score_QB = scorer(query_Q, block)
+        if not np.isfinite(score_QB).all():
+            raise VectorError("scores are not finite", where="ranking", hint="look for NaN in the vectors")
+        keys_QN[:, block] = sort_keys(score_QB, start)
+    return keys_QN
+
+
+def _ahead(
+    work: Callable[[NDArray[np.intp]], Ranked], chunks: list[NDArray[np.intp]], workers: int = _WORKERS
+) -> Iterator[Ranked]:
+    """Results in order, at most ``workers`` of them computed before they are asked for."""
+    waiting: deque[Future[Ranked]] = deque()
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(work, chunk))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def cosine_scorer(vectors_ND: NDArray[np.floating]) -> Scorer:
@@ -126,25 +158,32 @@ def cosine_scorer(vectors_ND: NDArray[np.floating]) -> Scorer:
     may score a last bit apart and lose their order by id. In float64, rounded to a grid of 2**-28, they tie.
     """
 
-    def scores(query_Q: NDArray[np.intp]) -> NDArray[np.float32]:
-        query_QD = vectors_ND[query_Q].astype(np.float64)
-        out_QN = np.empty((len(query_Q), len(vectors_ND)), dtype=np.float32)
-        for start in range(0, len(vectors_ND), _BLOCK):
-            block = query_QD @ vectors_ND[start : start + _BLOCK].astype(np.float64).T
-            block *= _SCORE_GRID
-            np.rint(block, out=block)
-            block *= 1.0 / _SCORE_GRID
-            out_QN[:, start : start + _BLOCK] = block
-        return out_QN
+    def scores(query_Q: NDArray[np.intp], block: slice) -> NDArray[np.float32]:
+        score_QB = vectors_ND[query_Q].astype(np.float64) @ vectors_ND[block].astype(np.float64).T
+        score_QB *= _SCORE_GRID
+        np.rint(score_QB, out=score_QB)
+        return score_QB.astype(np.float32)  # still on the grid's scale, which ranks alike
 
     return scores
 
 
-def random_scorer(size: int, *, seed: int) -> Scorer:
-    """Uniform random scores; each query has its own stream, so chunks do not change them."""
+def random_scorer(*, seed: int) -> Scorer:
+    """Uniform random scores, a hash of seed, query and gallery item: no chunk or block changes them.
 
-    def scores(query_Q: NDArray[np.intp]) -> NDArray[np.float32]:
-        rows = [np.random.default_rng([seed, int(query)]).random(size, dtype=np.float32) for query in query_Q]
-        return np.stack(rows)
+    The hash is the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014), applied once a part.
+    """
+
+    def scores(query_Q: NDArray[np.intp], block: slice) -> NDArray[np.float32]:
+        start = _mix(np.array([seed], dtype=np.uint64))
+        query_Q1 = _mix(start ^ query_Q.astype(np.uint64))[:, None]
+        item_B = np.arange(block.start, block.stop, dtype=np.uint64)
+        return ((_mix(query_Q1 ^ item_B) >> np.uint64(40)).astype(np.float32)) * np.float32(2.0**-24)
 
     return scores
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

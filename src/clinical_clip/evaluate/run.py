@@ -147,7 +147,7 @@ def _score_rankings(
 ) -> list[Values]:
     """Metrics (Q, M) of each setting; all settings have the gallery ``rows`` and share one ranking."""
     if vectors_ND is None:
-        scorer = random_scorer(len(rows), seed=protocol.seed)
+        scorer = random_scorer(seed=protocol.seed)
     else:
         scorer = cosine_scorer(vectors_ND if len(rows) == len(vectors_ND) else vectors_ND[rows])
     queries = np.unique(np.concatenate([setting.query_Q for setting in settings]))
@@ -161,8 +161,9 @@ def _score_rankings(
             if not kept.any():
                 continue
             label_N = setting.codes.code_N[rows]
-            relevance_QN = label_N[ranked.order_QN[kept]] == label_N[ranked.query_Q[kept], None]
-            relevance_QN &= ~outside_QN[kept]
+            order_QN = ranked.order_QN if kept.all() else ranked.order_QN[kept]
+            relevance_QN = label_N[order_QN] == label_N[ranked.query_Q[kept], None]
+            relevance_QN[outside_QN[kept]] = False
             relevant_Q = np.count_nonzero(relevance_QN, axis=1)
             part.append(np.stack(list(measure(relevance_QN, relevant_Q, protocol.ks).values()), axis=1))
     return [np.concatenate(part) for part in found]
