@@ -18,6 +18,7 @@
     │   ├── LimitExceeded             more bytes, pixels, frames, nesting or output than allowed
     │   └── DecoderFailed             the decoder process died or ran out of time or memory
     ├── EncoderError                  an encoder is missing, damaged or lacks an ability
+    │   ├── EncoderNotFound           no encoder of that name or folder
     │   ├── WeightsError              weights are missing or their digest differs
     │   └── TextUnsupported           the encoder has no text tower
     ├── StoreError                    the index on disk
@@ -37,6 +38,7 @@ __all__ = [
     "CorruptImage",
     "DecoderFailed",
     "EncoderError",
+    "EncoderNotFound",
     "EvaluationError",
     "FetchError",
     "FilterError",
@@ -185,6 +187,13 @@ class EncoderError(ClinicalClipError):
     """An encoder is missing, damaged or lacks an ability."""
 
     code = "encoder"
+
+
+class EncoderNotFound(EncoderError):
+    """No encoder of that name or folder."""
+
+    code = "encoder-not-found"
+    exit_status = 2
 
 
 class WeightsError(EncoderError):

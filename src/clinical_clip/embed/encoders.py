@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from clinical_clip.embed.openvino_backend import OpenVinoEncoder, Precision
-from clinical_clip.errors import WeightsError
+from clinical_clip.errors import EncoderNotFound
 
 __all__ = ["DEFAULT_ENCODER", "open_encoder", "shipped_encoders"]
 
@@ -30,7 +30,8 @@ def open_encoder(name: str = DEFAULT_ENCODER, *, precision: Precision = "auto") 
     """An encoder by its shipped name, or by the path of an encoder folder.
 
     Raises:
-        WeightsError: no such encoder, or its files are damaged.
+        EncoderNotFound: no such encoder.
+        WeightsError: its files are damaged.
     """
     shipped = shipped_encoders()
     if name in shipped:
@@ -38,7 +39,7 @@ def open_encoder(name: str = DEFAULT_ENCODER, *, precision: Precision = "auto") 
     folder = Path(name)
     if (folder / "encoder.json").is_file():
         return OpenVinoEncoder(folder, precision=precision)
-    raise WeightsError(
+    raise EncoderNotFound(
         f"no encoder {name!r}",
         where="--encoder",
         hint=f"use one of {shipped}, or the path of a folder that holds encoder.json",

@@ -1,0 +1,1 @@
+"""Speed, as a ratio to a peer and to a limit measured in the same run. Not tests: nothing asserts time."""
