@@ -81,7 +81,10 @@ def render_frame(
         return Rendered(
             pixels=pixels, source=rendered.source, window=rendered.window, row_spacing_ratio=ratio
         )
-    except (ImageRejected, MemoryError):
+    except ImageRejected as error:
+        error.where = error.where or path.name
+        raise
+    except MemoryError:
         raise
     except Exception as error:
         raise CorruptImage(
