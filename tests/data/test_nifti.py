@@ -12,6 +12,7 @@ from tests.data.makers import write_volume
 
 from clinical_clip.data import nifti
 from clinical_clip.data.nifti import read_slice, slice_count
+from clinical_clip.data.nifti_layout import read_layout
 from clinical_clip.dicom.limits import Limits
 from clinical_clip.errors import CorruptImage, ImageRejected, LimitExceeded, UnsupportedImage
 
@@ -112,8 +113,8 @@ def test_a_flat_volume_and_infinities(tmp_path):
 def test_a_volume_is_read_once_for_all_its_slices(tmp_path, monkeypatch):
     path = write_volume(tmp_path / "x.nii", noise((4, 5, 6)))
     calls = []
-    voxels = nifti._voxels
-    monkeypatch.setattr(nifti, "_voxels", lambda *given: calls.append(1) or voxels(*given))
+    slabs = nifti._slabs
+    monkeypatch.setattr(nifti, "_slabs", lambda *given: calls.append(1) or slabs(*given))
     for index in range(6):
         read_slice(path, index)
     assert len(calls) == 1
@@ -165,6 +166,38 @@ def test_of_a_gzip_bomb_no_more_is_inflated_than_was_declared(tmp_path):
         for _ in range(100):
             file.write(bytes(1 << 20))
     np.testing.assert_array_equal(read_slice(tmp_path / "x.nii.gz", 1), read_slice(path, 1))
+
+
+def test_a_declared_gzip_bomb_is_refused_by_its_header(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_shape((1000, 1000, 200))
+    header.set_data_dtype(np.int16)
+    path = tmp_path / "x.nii.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(header.binaryblock + bytes(4))
+        for _ in range(400):
+            file.write(bytes(1 << 20))
+    with pytest.raises(LimitExceeded, match="inflate to 400,000,000"):
+        slice_count(path)
+
+
+def test_a_volume_too_large_to_hold_as_stored_gives_the_same_slices(tmp_path):
+    for volume in (noise((40, 50, 60)), noise((3, 1, 9)), noise((50, 70, 1))):
+        path = write_volume(tmp_path / "x.nii.gz", volume)
+        small = Limits(max_inflated_bytes=50 * 70 * 2)
+        streamed = nifti._volume(path, small)[0]
+        np.testing.assert_array_equal(streamed, nifti._volume(path, Limits())[0])
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 19, 33])
+def test_the_sample_for_the_window_is_even_across_slabs(tmp_path, monkeypatch, step):
+    monkeypatch.setattr(nifti, "_SAMPLE", 120 // step)
+    volume = noise((4, 5, 6))
+    path = write_volume(tmp_path / "x.nii", volume)
+    flat = volume.reshape(-1, order="F")
+    low, high = np.percentile(flat[:: max(1, 120 // (120 // step))], (0.5, 99.5))
+    layout = read_layout(path, Limits())
+    assert nifti._window(nifti._slabs(path, layout), layout) == pytest.approx((low, 255 / (high - low)))
 
 
 def test_truncated_voxels(tmp_path):

@@ -8,20 +8,19 @@ volume with a time axis the first time point is read.
 
 from __future__ import annotations
 
-import gzip
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clinical_clip.data.nifti_layout import Layout, open_volume, read_layout
 from clinical_clip.dicom.limits import DEFAULT_LIMITS, Limits
 from clinical_clip.dicom.quiet import quiet
-from clinical_clip.errors import CorruptImage, ImageRejected, LimitExceeded, UnsupportedImage
+from clinical_clip.errors import CorruptImage, ImageRejected, LimitExceeded
 
 __all__ = ["read_slice", "slice_count"]
 
@@ -29,31 +28,6 @@ _PERCENTILES = (0.5, 99.5)
 _T = TypeVar("_T")
 _SAMPLE = 1_000_000
 _CACHE_BYTES = 256 << 20
-_RGB = {128: 3, 2304: 4}
-"""NIfTI datatype codes of colour volumes, and their bytes a voxel."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Layout:
-    """Where the first volume's voxels are in the file, and how its axes lie in the patient."""
-
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    channels: int
-    offset: int
-    slope: float
-    intercept: float
-    orientation: NDArray[np.float64]
-    spacing_mm: tuple[float, float, float]
-
-    @property
-    def n_bytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize * self.channels
-
-    @property
-    def n_slices(self) -> int:
-        upwards = int(np.argwhere(self.orientation[:, 0] == 2)[0, 0])
-        return self.shape[upwards]
 
 
 def slice_count(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> int:
@@ -62,7 +36,7 @@ def slice_count(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> int:
     Raises:
         CorruptImage, UnsupportedImage, LimitExceeded: as ``read_slice``.
     """
-    return _guarded(path, lambda: _read_layout(path, limits)).n_slices
+    return _guarded(path, lambda: read_layout(path, limits)).n_slices
 
 
 def read_slice(path: Path, index: int, *, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -73,7 +47,8 @@ def read_slice(path: Path, index: int, *, limits: Limits = DEFAULT_LIMITS) -> ND
     Raises:
         CorruptImage: truncated or inconsistent bytes, or no such slice.
         UnsupportedImage: complex or extended-precision voxels.
-        LimitExceeded: a volume larger than half of ``memory_bytes``, or a slice past ``max_pixels``.
+        LimitExceeded: a volume larger than a quarter of ``memory_bytes`` as 8-bit, one that inflates a
+            hundredfold past ``max_inflated_bytes``, or a slice past ``max_pixels``.
     """
     volume, spacing_mm = _guarded(path, lambda: _cached_volume(path, limits))
     if not 0 <= index < volume.shape[2]:
@@ -98,65 +73,6 @@ def _guarded(path: Path, read: Callable[[], _T]) -> _T:
         ) from None
 
 
-def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[return-value]
-
-
-def _read_layout(path: Path, limits: Limits) -> _Layout:
-    import nibabel as nib
-
-    with _open(path) as file:
-        head = file.read(540)
-    kind = (
-        nib.Nifti2Header if head[4:8] == b"n+2\0" or head[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else None
-    )
-    kind = kind or nib.Nifti1Header
-    header = kind(head[: kind.sizeof_hdr], check=True)
-    dims = [int(one) for one in header["dim"]]
-    if not 1 <= dims[0] <= 7 or min(dims[1 : 1 + dims[0]]) < 1:
-        raise CorruptImage("impossible dimensions", hint="fetch the file again")
-    x, y, z = [*dims[1 : 1 + min(dims[0], 3)], 1, 1][:3]
-    code = int(header["datatype"])
-    dtype = np.dtype(np.uint8) if code in _RGB else header.get_data_dtype()
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise UnsupportedImage("voxels that are not plain numbers", hint="convert the volume to float32")
-    slope, intercept = header.get_slope_inter()
-    affine = header.get_best_affine()
-    orientation = nib.orientations.io_orientation(affine)
-    if not np.isfinite(orientation).all():
-        raise CorruptImage("an orientation without three axes", hint="repair the affine")
-    layout = _Layout(
-        shape=(x, y, z),
-        dtype=dtype,
-        channels=_RGB.get(code, 1),
-        offset=int(header.get_data_offset()),
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
-        orientation=orientation,
-        spacing_mm=_spacing_mm(affine),
-    )
-    _check(layout, limits)
-    return layout
-
-
-def _spacing_mm(affine: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Distances between voxel centres along the array's axes; ones where they make no sense."""
-    x, y, z = (float(one) for one in np.sqrt(np.square(affine[:3, :3]).sum(axis=0)))
-    plausible = all(1e-3 < one < 1e3 for one in (x, y, z))
-    return (x, y, z) if plausible else (1.0, 1.0, 1.0)
-
-
-def _check(layout: _Layout, limits: Limits) -> None:
-    if layout.n_bytes > limits.memory_bytes // 2:
-        raise LimitExceeded(f"a volume of {layout.n_bytes:,} bytes", hint="raise memory_bytes")
-    if layout.n_slices > limits.max_frames:
-        raise LimitExceeded(f"{layout.n_slices:,} slices", hint="raise max_frames")
-    if not 0 <= layout.offset <= limits.max_header_bytes:
-        raise LimitExceeded(f"{layout.offset:,} bytes before the voxels", hint="raise max_header_bytes")
-
-
 _cache: OrderedDict[tuple[str, int, int], tuple[NDArray[np.uint8], tuple[float, float]]] = OrderedDict()
 _cache_lock = threading.Lock()
 
@@ -177,47 +93,63 @@ def _cached_volume(path: Path, limits: Limits) -> tuple[NDArray[np.uint8], tuple
 
 
 def _volume(path: Path, limits: Limits) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """Made slab by slab: a volume that is large as stored is read twice rather than held whole."""
     from nibabel.orientations import apply_orientation
 
-    layout = _read_layout(path, limits)
-    raw = _voxels(path, layout)
-    shown = raw[..., :3] if layout.channels > 1 else _windowed(raw, layout)
+    layout = read_layout(path, limits)
+    held = list(_slabs(path, layout)) if layout.n_bytes <= limits.max_inflated_bytes else None
+    if layout.channels > 1:
+        low, scale = 0.0, 1.0
+    else:
+        low, scale = _window(held or _slabs(path, layout), layout)
+    shape = layout.shape if layout.channels == 1 else (*layout.shape, 3)
+    shown = np.empty(shape, dtype=np.uint8, order="F")
+    for z, slab in enumerate(held or _slabs(path, layout)):
+        shown[:, :, z] = slab[..., :3] if layout.channels > 1 else _windowed(slab, layout, low, scale)
     spacing_mm = [0.0, 0.0, 0.0]
     for axis, (towards, _) in enumerate(layout.orientation):
         spacing_mm[int(towards)] = layout.spacing_mm[axis]
     return apply_orientation(shown, layout.orientation), (spacing_mm[0], spacing_mm[1])
 
 
-def _voxels(path: Path, layout: _Layout) -> NDArray[Any]:
-    """The stored values of the first volume, (x, y, z) or (x, y, z, channels); nothing past it is read."""
-    with _open(path) as file:
-        skipped = file.read(layout.offset)
-        data = file.read(layout.n_bytes)
-    if len(skipped) < layout.offset or len(data) < layout.n_bytes:
-        raise CorruptImage("truncated voxels", hint="fetch the file again")
-    flat = np.frombuffer(data, dtype=layout.dtype)
-    if layout.channels == 1:
-        return flat.reshape(layout.shape, order="F")
-    return np.moveaxis(flat.reshape((layout.channels, *layout.shape), order="F"), 0, -1)
+def _slabs(path: Path, layout: Layout) -> Iterator[NDArray[Any]]:
+    """Stored values of the first volume along its third axis: (x, y), or (x, y, channels) of colours."""
+    x, y, n_slabs = layout.shape
+    with open_volume(path) as file:
+        if len(file.read(layout.offset)) < layout.offset:
+            raise CorruptImage("truncated voxels", hint="fetch the file again")
+        for _ in range(n_slabs):
+            data = file.read(layout.n_slab_bytes)
+            if len(data) < layout.n_slab_bytes:
+                raise CorruptImage("truncated voxels", hint="fetch the file again")
+            flat = np.frombuffer(data, dtype=layout.dtype)
+            if layout.channels == 1:
+                yield flat.reshape((x, y), order="F")
+            else:
+                yield np.moveaxis(flat.reshape((layout.channels, x, y), order="F"), 0, -1)
 
 
-def _windowed(raw: NDArray[Any], layout: _Layout) -> NDArray[np.uint8]:
-    """Percentiles to 0 and 255, slab by slab, so that no float copy of the volume is made."""
-    flat = raw.reshape(-1, order="F")
-    sample = flat[:: max(1, flat.size // _SAMPLE)].astype(np.float64) * layout.slope + layout.intercept
+def _window(slabs: Iterable[NDArray[Any]], layout: Layout) -> tuple[float, float]:
+    """The value that becomes 0, and the grey levels a unit, from an even sample of the volume's voxels."""
+    step, start = max(1, int(np.prod(layout.shape)) // _SAMPLE), 0
+    samples = []
+    for slab in slabs:
+        samples.append(slab.reshape(-1, order="F")[start::step])
+        start = (start - slab.size) % step
+    sample = np.concatenate(samples).astype(np.float64) * layout.slope + layout.intercept
     sample = sample[np.isfinite(sample)]
     if not sample.size:
         raise CorruptImage("no finite voxels", hint="check how the volume was written")
-    low, high = np.percentile(sample, _PERCENTILES)
+    low, high = (float(one) for one in np.percentile(sample, _PERCENTILES))
     if not high > low:
         low, high = float(sample.min()), float(sample.max())
-    scale = 255.0 / (high - low) if high > low else 0.0
-    shown = np.empty(raw.shape, dtype=np.uint8, order="F")
-    for z in range(raw.shape[2]):
-        slab = raw[:, :, z].astype(np.float64) * layout.slope + layout.intercept
-        slab = np.nan_to_num((slab - low) * scale, nan=0.0, posinf=255.0, neginf=0.0)
-        shown[:, :, z] = np.clip(slab + 0.5, 0, 255)
-    return shown
+    return low, 255.0 / (high - low) if high > low else 0.0
+
+
+def _windowed(slab: NDArray[Any], layout: Layout, low: float, scale: float) -> NDArray[np.float64]:
+    values = (slab.astype(np.float64) * layout.slope + layout.intercept - low) * scale
+    finite = np.nan_to_num(values, nan=0.0, posinf=255.0, neginf=0.0)
+    return np.asarray(np.clip(finite + 0.5, 0, 255), dtype=np.float64)
 
 
 def _square_pixels(
