@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,12 +159,27 @@ def test_a_name_that_is_not_utf8(tmp_path):
     assert rejection.name.encode() == b"\\udcff.png"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read(tmp_path):
-    write_picture(tmp_path / "x.png").chmod(0)
-    (tmp_path / "closed").mkdir(mode=0)
-    _, rejections = split(open_source(tmp_path))
+@contextmanager
+def _without_privileges():
+    """Root may read everything: then the test goes on as nobody."""
+    euid = os.geteuid()
+    os.seteuid(65534 if euid == 0 else euid)
+    try:
+        yield
+    finally:
+        os.seteuid(euid)
+
+
+def test_what_may_not_be_read():
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        write_picture(root / "x.png").chmod(0)
+        (root / "closed").mkdir(mode=0)
+        with _without_privileges():
+            _, rejections = split(open_source(root))
     assert [(one.name, one.code) for one in rejections] == [("closed", "source"), ("x.png", "source")]
+    assert "permission denied" in rejections[0].what
 
 
 def _series(folder, n, uid="1.2.3.1", **elements):

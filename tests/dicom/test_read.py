@@ -142,7 +142,7 @@ def _deflated_bomb(tmp_path: Path) -> Path:
     private = b"\x09\0\x10\x10OB\0\0" + (1 << 29).to_bytes(4, "little")
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     body = squeeze.compress(private)
-    for _ in range(200):
+    for _ in range(40):
         body += squeeze.compress(bytes(1 << 20))
     path.write_bytes(data[:start] + body + squeeze.flush())
     return path
