@@ -29,9 +29,10 @@ p.quiet, figcaption, footer { color: var(--quiet) }
 .row { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .8rem }
 figure { margin: 0 } figure img, .gone { width: 100%; aspect-ratio: 1; background: #000; border-radius: 4px;
   display: block } .gone { display: grid; place-items: center; color: var(--quiet) }
-figure.query img { outline: 3px solid var(--accent) } figcaption { font-size: .85rem; margin-top: .3rem }
-figcaption b { color: #e6e9ec } .scroll { overflow-x: auto }
-table { border-collapse: collapse; margin: .6rem 0 } caption { text-align: left; color: var(--quiet) }
+figure.query img { outline: 3px solid var(--accent) } figcaption { font-size: .85rem; margin-top: .3rem;
+  overflow-wrap: anywhere }
+figcaption b { color: #e6e9ec } .scroll { overflow-x: auto; margin-top: 1.2rem }
+table { border-collapse: collapse; margin: .6rem 0 } 
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left }
 td { font-variant-numeric: tabular-nums } img.plot { max-width: 100%; background: #fff; border-radius: 4px }
 """
@@ -93,11 +94,10 @@ def _measured(evaluation: Evaluation, figures: Path) -> Iterator[str]:
     yield "<p class=quiet>The gallery of a query has no image of its own subject. In brackets: 95 % "
     yield "interval, resampling subjects. Few subjects: read the intervals.</p>"
     for setting in evaluation.settings:
-        yield f"<div class=scroll><table><caption>{escape(left_out_line(setting, evaluation))}</caption>"
-        yield f"<tr><th>{escape(setting.name)}<th>P@5"
+        yield f"<div class=scroll><table><tr><th>{escape(setting.name)}<th>P@5"
         for method in setting.methods:
             yield f"<tr><td>{escape(method.method)}<td>{show(method.score('P@5').micro)}"
-        yield "</table></div>"
+        yield f"</table></div><p class=quiet>{escape(left_out_line(setting, evaluation))}</p>"
     for plot in sorted(figures.glob("*.png")):
         data = base64.b64encode(plot.read_bytes()).decode()
         yield f'<img class=plot alt="P@5 of the encoder and its floors" src="data:image/png;base64,{data}">'

@@ -72,7 +72,9 @@ def _panel(axes: Any, setting: SettingResult, evaluation: Evaluation) -> None:
         shift = 0.1 * (i - (len(measured) - 1) / 2)  # side by side, so that intervals do not hide each other
         _line(axes, method, ks, shift, colour=_COLOURS[i % len(_COLOURS)], marker=_MARKERS[i % len(_MARKERS)])
     expected = [100 * chance.score(f"P@{k}").micro.value for k in ks]
-    axes.plot(range(len(ks)), expected, color="0.45", linestyle="--", linewidth=1.2, label=chance.method)
+    across = range(len(ks)) if len(ks) > 1 else (-0.35, 0.35)
+    expected = expected if len(ks) > 1 else expected * 2
+    axes.plot(across, expected, color="0.45", linestyle="--", linewidth=1.2, label=chance.method)
     for i, k in enumerate(ks):
         interval = measured[0].score(f"P@{k}").micro
         top = interval.high if math.isfinite(interval.high) else interval.value

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clinical_clip.data.source import open_source
 from clinical_clip.dicom.limits import DEFAULT_LIMITS, Limits
+from clinical_clip.dicom.objects import ObjectPolicy
 from clinical_clip.embed.encoder import Encoder
 from clinical_clip.embed.prepare import prepare
 from clinical_clip.errors import OptionError, QueryError
@@ -20,6 +21,9 @@ from clinical_clip.search.query import Query
 from clinical_clip.types import ImageRecord, Rejection
 
 __all__ = ["Asked", "ask"]
+
+_ANY_IMAGE = ObjectPolicy(localizers=True, screen_saves=True, rt_images=True, private_classes=True)
+"""A query may be any image, also one that would not be indexed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +102,7 @@ def _read(path: Path, limits: Limits) -> list[ImageRecord]:
     file = path if wanted is None else Path(stem)
     if not file.is_file():
         raise QueryError("no such image file", where=str(path), hint="check the path, or use --id")
-    items = list(open_source(file, limits=limits))
+    items = list(open_source(file, objects=_ANY_IMAGE, limits=limits))
     records = [item for item in items if isinstance(item, ImageRecord) and wanted in (None, item.frame)]
     if records:
         return records

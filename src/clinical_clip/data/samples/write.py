@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clinical_clip.atomic import replace_file
 from clinical_clip.errors import SourceError
 
 __all__ = ["sole_builder", "write_whole"]
 
-_PREFIX, _SUFFIX = ".sample-", ".tmp"
+_LEFT_OVER = ".*.tmp"
 _LOCK = ".lock"
 
 
@@ -37,7 +37,7 @@ def sole_builder(folder: Path) -> Iterator[None]:
             raise SourceError(
                 "another build is at work here", where=str(folder), hint="wait for it to end, then run again"
             ) from None
-        for left in folder.rglob(f"{_PREFIX}*{_SUFFIX}"):
+        for left in folder.rglob(_LEFT_OVER):
             left.unlink(missing_ok=True)
         yield
     finally:
@@ -48,31 +48,12 @@ def write_whole(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` durably, by a temporary file beside it; nothing to do where it is there.
 
     Raises:
-        SourceError: the folder cannot be written to.
+        StoreError: the folder cannot be written to.
     """
-    temporary = ""
-    try:
-        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX, suffix=_SUFFIX)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = ""
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+        return
+    with replace_file(path) as stream:
+        stream.write(data)
 
 
 def _unwritable(path: Path, error: OSError) -> SourceError:
