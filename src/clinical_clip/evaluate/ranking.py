@@ -30,7 +30,7 @@ _POSITION_BITS = np.uint64(32)
 _POSITION_MASK = np.uint64(0xFFFFFFFF)
 _SCORE_GRID = 2.0**28
 _BLOCK = 4096
-_CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES = 128 * 2**20
 _WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -152,10 +152,11 @@ def _ahead(
 
 
 def cosine_scorer(vectors_ND: NDArray[np.floating]) -> Scorer:
-    """Scores of L2-normalised vectors: their inner product, computed in float64 and given as float32.
+    """Scores of L2-normalised vectors: their inner product in float64, rounded, as float32 (Q, B).
 
     BLAS adds in another order at the edges of its blocks, so that in float32 two identical gallery vectors
     may score a last bit apart and lose their order by id. In float64, rounded to a grid of 2**-28, they tie.
+    The scores are multiples of that grid, which rank like the cosines themselves.
     """
 
     def scores(query_Q: NDArray[np.intp], block: slice) -> NDArray[np.float32]:

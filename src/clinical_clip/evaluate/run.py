@@ -154,7 +154,6 @@ def _score_rankings(
     exclusion = None if exclusion_N is None else exclusion_N[rows]
     found: list[list[Values]] = [[] for _ in settings]
     for ranked in rank(scorer, np.searchsorted(rows, queries), len(rows), exclusion_N=exclusion):
-        outside_QN = np.arange(len(rows)) >= ranked.eligible_Q[:, None]
         query = rows[ranked.query_Q]
         for part, setting in zip(found, settings, strict=True):
             kept = np.isin(query, setting.query_Q, assume_unique=True)
@@ -163,7 +162,8 @@ def _score_rankings(
             label_N = setting.codes.code_N[rows]
             order_QN = ranked.order_QN if kept.all() else ranked.order_QN[kept]
             relevance_QN = label_N[order_QN] == label_N[ranked.query_Q[kept], None]
-            relevance_QN[outside_QN[kept]] = False
+            for relevance_N, eligible in zip(relevance_QN, ranked.eligible_Q[kept], strict=True):
+                relevance_N[eligible:] = False
             relevant_Q = np.count_nonzero(relevance_QN, axis=1)
             part.append(np.stack(list(measure(relevance_QN, relevant_Q, protocol.ks).values()), axis=1))
     return [np.concatenate(part) for part in found]
