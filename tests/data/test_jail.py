@@ -171,6 +171,18 @@ def test_a_function_that_cannot_be_sent_is_refused_at_once() -> None:
         Jail(lambda value: value, workers=1)
 
 
+def vanished() -> None:
+    """Has another name by the time that a child looks for it."""
+
+
+def test_a_child_that_cannot_import_the_function_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functions, "only_here", vanished, raising=False)
+    monkeypatch.setattr(vanished, "__module__", functions.__name__)
+    monkeypatch.setattr(vanished, "__qualname__", "only_here")
+    with Jail(vanished, workers=1) as jail, pytest.raises(ClinicalClipError, match="AttributeError"):
+        jail.call(1)
+
+
 def test_children_that_cannot_start_end_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Jail(functions.square, workers=1) as jail, pytest.raises(ClinicalClipError, match="do not start"):

@@ -298,6 +298,20 @@ def test_float_pixels(tmp_path: Path, keyword: str, dtype: str) -> None:
     assert shown.source is WindowSource.PERCENTILES
 
 
+def test_float_padding_is_black(tmp_path: Path) -> None:
+    values = np.array([[-1e9, 1.0, 2.0, 3.0]], "f4")
+    made = dataset(
+        values,
+        BitsStored=None,
+        HighBit=None,
+        PixelRepresentation=None,
+        PhotometricInterpretation="MONOCHROME1",
+        FloatPixelData=values.tobytes(),
+        FloatPixelPaddingValue=-1e9,
+    )
+    assert read_frame(save(made, tmp_path)).tolist() == [[0, 255, 127, 0]]
+
+
 # Colour, by PS3.3 C.7.6.3.1.2
 
 

@@ -92,11 +92,16 @@ class Jail(Generic[T, R]):
     ) -> None:
         if workers < 1 or lookahead < 1:
             raise OptionError("workers and lookahead must be at least 1", where="jail", hint="use 1 or more")
+        home = getattr(getattr(function, "func", function), "__module__", "")
         try:
+            if home == "__main__":
+                raise AttributeError(home)
             ForkingPickler.dumps(function)
         except Exception:
             raise OptionError(
-                "function must be importable by name", where="jail", hint="move it to the top of a module"
+                "function must be importable by name",
+                where="jail",
+                hint="put it at the top of a module, not of a script",
             ) from None
         self._function = function
         self._limits = limits

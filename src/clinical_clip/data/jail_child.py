@@ -30,10 +30,14 @@ def main(socket_fd: int, memory_fd: int, parent_pid: int) -> None:
     connection = Connection(socket_fd)
     memory = mmap.mmap(memory_fd, 0)
     os.close(memory_fd)
-    function, slots, timeout_s, memory_bytes = connection.recv()
-    warnings.simplefilter("ignore")
-    _one_thread()
-    _confine(memory_bytes)
+    try:
+        function, slots, timeout_s, memory_bytes = connection.recv()
+        warnings.simplefilter("ignore")
+        _one_thread()
+        _confine(memory_bytes)
+    except Exception as error:
+        connection.send_bytes(json.dumps({"not ready": f"{type(error).__name__}: {error}"[:500]}).encode())
+        return
     connection.send_bytes(b'{"ready": true}')
     view = memoryview(memory)
     slot_bytes = len(view) // slots

@@ -117,20 +117,20 @@ class Worker:
             reply = json.loads(self.connection.recv_bytes(_MAX_MESSAGE_BYTES))
         except (EOFError, OSError, ValueError):
             return Gone(self._epitaph())
+        if "not ready" in reply:
+            return Gone(str(reply["not ready"])[:500])
         if not self.ready:
             self.ready = True
             self.restart_clock()
             return Reply(answers=False)
-        if "memory" in reply:
-            return Reply(memory=True)
-        if "raised" in reply:
-            hint = "check the file"
-            return Reply(value=DecoderFailed(f"decoder raised {str(reply['raised'])[:80]}", hint=hint))
-        if "error" in reply:
-            return Reply(value=unpack_error(reply))
-        return Reply(value=self._take(reply))
+        return Reply(memory=True) if "memory" in reply else Reply(value=self._take(reply))
 
     def _take(self, reply: dict[str, Any]) -> object:
+        if "raised" in reply:
+            hint = "check the file"
+            return DecoderFailed(f"decoder raised {str(reply['raised'])[:80]}", hint=hint)
+        if "error" in reply:
+            return unpack_error(reply)
         at = (self._turn - len(self.tasks)) % _SLOTS
         try:
             value = unpack(reply, self._slots[at])

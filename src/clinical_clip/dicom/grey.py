@@ -223,14 +223,15 @@ def _window(holder: Elements) -> Window | None:
 
 
 def _padding(elements: Elements, image: ImagePixel) -> tuple[float, float] | None:
-    """Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2)."""
+    """Pixel Padding Value and Range Limit (PS3.3 C.7.5.1.1.2; C.7.6.24, C.7.6.25 for float pixels)."""
     letter = "h" if image.signed else "H"
-    value = elements.whole(0x00280120, None, letter)
-    if value is None:
+    tags = {0x7FE00008: (0x00280122, 0x00280124), 0x7FE00009: (0x00280123, 0x00280125)}
+    value_tag, limit_tag = tags.get(image.pixel_tag, (0x00280120, 0x00280121))
+    values = elements.numbers(value_tag, letter)[:1]
+    if not values:
         return None
-    limit = elements.whole(0x00280121, value, letter)
-    limit = value if limit is None else limit
-    return float(min(value, limit)), float(max(value, limit))
+    values += elements.numbers(limit_tag, letter)[:1]
+    return min(values), max(values)
 
 
 def read_lut(item: Elements, *, negative: bool) -> LookupTable:

@@ -23,7 +23,7 @@ from clinical_clip.dicom.palette import read_palette
 from clinical_clip.dicom.part10 import Part10, open_part10
 from clinical_clip.errors import CorruptImage, ImageRejected
 
-__all__ = ["Rendered", "read_frame", "render_frame"]
+__all__ = ["Rendered", "read_frame", "render_frame", "show_grey"]
 
 _LOW_PERCENT, _HIGH_PERCENT = 0.5, 99.5
 _BLOCK_PIXELS = 1 << 18
@@ -122,7 +122,9 @@ def _render(file: Part10, image: ImagePixel, frame: int) -> Rendered:
         unused = file.native and image.bits_allocated in (8, 16)
         shift = image.high_bit + 1 - image.bits_stored if unused else 0
         bits = image.bits_stored if unused else 8 * stored.dtype.itemsize
-        return Rendered(pixels=_grey(stored, transform, shift, bits), source=transform.source, window=window)
+        return Rendered(
+            pixels=show_grey(stored, transform, shift, bits), source=transform.source, window=window
+        )
     stored = decode_frame(file, image, frame)
     if image.photometric == "PALETTE COLOR":
         first, palette = read_palette(file.elements, signed=image.signed)
@@ -132,7 +134,7 @@ def _render(file: Part10, image: ImagePixel, frame: int) -> Rendered:
     return Rendered(pixels=np.ascontiguousarray(stored), source=WindowSource.COLOUR)
 
 
-def _grey(stored: NDArray[Any], transform: GreyTransform, shift: int, bits: int) -> NDArray[np.uint8]:
+def show_grey(stored: NDArray[Any], transform: GreyTransform, shift: int, bits: int) -> NDArray[np.uint8]:
     """Show a grey frame: by table for 8 and 16 bits, in blocks for others."""
     if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
         return _grey_in_blocks(stored, transform)
