@@ -94,20 +94,29 @@ def _rich_table(setting: SettingResult, evaluation: Evaluation) -> Table:
 
     metrics = headline_metrics(evaluation)
     title = f"{setting.name}, gallery {evaluation.protocol.gallery}, percent"
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("method")
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", overflow="fold")
     table.add_column("mean")
     for metric in metrics:
         table.add_column("R-prec." if metric == "R-precision" else metric, justify="right", no_wrap=True)
     for method in setting.methods:
         for i, (average, cells) in enumerate(averages(method, metrics)):
             name = escape(method.method) if i == 0 else ""
-            table.add_row(
-                name,
-                average,
-                *(escape(cell.replace(" [", "\n").rstrip("]").replace(", ", "-")) for cell in cells),
-            )
+            table.add_row(name, average, *(escape(_two_lines(cell)) for cell in cells))
     return table
+
+
+def _two_lines(cell: str) -> str:
+    """The interval under its value, so that five metrics fit 80 columns."""
+    value, _, ends = cell.rstrip("]").partition(" [")
+    return f"{value}\n{ends.replace(', ', '-').replace('100.0', '100')}" if ends else value
 
 
 def comparison_lines(setting: SettingResult, metrics: list[str]) -> Iterator[str]:
