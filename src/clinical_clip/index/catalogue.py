@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,21 +89,10 @@ class Catalogue:
         try:
             with store_errors(str(folder)), engine.begin() as connection:
                 schema.metadata.create_all(connection)
-                connection.execute(
-                    schema.meta.insert().values(
-                        only=1,
-                        schema_version=schema.SCHEMA_VERSION,
-                        library_id=made.library_id,
-                        encoder_name=made.encoder_name,
-                        encoder_digest=made.encoder_digest,
-                        preprocessing_digest=made.preprocessing_digest,
-                        width=made.width,
-                        secret=made.secret,
-                        seq=0,
-                        next_slot=1,
-                        created_at=made.created_at,
-                    )
-                )
+                row = {"schema_version": schema.SCHEMA_VERSION, **asdict(made)}
+                checksum = records.row_checksum(row, records.META_COLUMNS)
+                counters = {"only": 1, "seq": 0, "next_slot": 1}
+                connection.execute(schema.meta.insert().values(**row, **counters, checksum=checksum))
                 connection.execute(
                     schema.commits.insert().values(seq=0, token=_token(), at=time.time(), stored=0, buried=0)
                 )
@@ -204,6 +193,7 @@ class Catalogue:
         while True:
             statement = (
                 sa.select(table.c.slot, table.c.vector, table.c.checksum)
+                .join_from(table, schema.items)
                 .where(table.c.slot > after)
                 .order_by(table.c.slot)
                 .limit(_ROWS)
@@ -211,7 +201,7 @@ class Catalogue:
             rows = connection.execute(statement).all()
             if not rows:
                 return
-            yield np.array([row[0] for row in rows], np.int64), self._decode(rows)
+            yield ascending([row[0] for row in rows], after), self._decode(rows)
             after = rows[-1][0]
 
     def vectors_of(self, connection: sa.Connection, slots: NDArray[np.int64]) -> NDArray[np.float16]:
@@ -257,6 +247,18 @@ def chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
         yield values[start : start + _CHUNK]
 
 
+def ascending(slots: Sequence[int], after: int) -> NDArray[np.int64]:
+    """Slots that a query ordered by slot gave; a damaged table may give them in no order, and for ever.
+
+    Raises:
+        IndexCorrupt: they do not ascend from ``after``.
+    """
+    array = np.array([after, *slots], dtype=np.int64)
+    if (np.diff(array) <= 0).any():
+        raise IndexCorrupt("the catalogue's rows are out of order", where=CATALOGUE, hint="run index verify")
+    return array[1:]
+
+
 def new_commit(connection: sa.Connection, *, slots: int, stored: int, buried: int) -> Position:
     """Number the running transaction, and reserve ``slots`` slots that ``next_slot`` named."""
     connection.execute(
@@ -284,7 +286,12 @@ def _engine(path: Path, *, writable: bool) -> sa.Engine:
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
 
-    engine = sa.create_engine("sqlite+pysqlite://", creator=connect, poolclass=sa.pool.QueuePool)
+    engine = sa.create_engine(
+        "sqlite+pysqlite://",
+        creator=connect,
+        poolclass=sa.pool.QueuePool,
+        json_deserializer=records.parse_fields,
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:

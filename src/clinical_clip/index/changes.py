@@ -18,7 +18,8 @@ from clinical_clip.types import ImageRecord
 
 __all__ = ["AddResult", "remove_images", "store_batch"]
 
-_SAME = tuple(name for name in records.ITEM_COLUMNS if name not in ("slot", "path", "relative_path"))
+_OWN = ("slot", "path", "relative_path", "added_at", "seq")
+_SAME = tuple(name for name in records.ITEM_COLUMNS if name not in _OWN)
 _IDENTITY = records.IDENTITY_COLUMNS[1:]
 
 
@@ -141,9 +142,9 @@ def _insert(
     items, vectors, identities = [], [], []
     names: set[str] = set()
     for slot, (item, identity, blob) in enumerate(rows, start=first):
-        full = {"slot": slot, **item}
+        full = {"slot": slot, **item, "added_at": now, "seq": seq}
         checksum = records.row_checksum(full, records.ITEM_COLUMNS)
-        items.append({**full, "added_at": now, "seq": seq, "checksum": checksum})
+        items.append({**full, "checksum": checksum})
         vectors.append({"slot": slot, "vector": blob, "checksum": records.blob_checksum(slot, blob)})
         names.update(item["fields"])
         if identity is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import threading
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from clinical_clip.index import schema
+from clinical_clip.index.records import parse_fields
 from clinical_clip.types import FieldValue
 
 __all__ = ["BUILT_IN", "Column", "Columns", "as_number", "fold"]
@@ -141,7 +141,7 @@ def _read(
     for at, (_, value) in enumerate(rows):
         code = met.get(value)
         if code is None:
-            code = met[value] = codes.of(value if built_in else json.loads(value))
+            code = met[value] = codes.of(value if built_in else parse_fields(value))
         found[at] = code
     return np.array([row[0] for row in rows], dtype=np.int64), found
 

@@ -11,8 +11,15 @@ from clinical_clip.index.protocol import Position, VectorIndex
 __all__ = ["catch_up", "refill"]
 
 
-def catch_up(index: VectorIndex, catalogue: Catalogue, connection: sa.Connection) -> Position:
+def catch_up(
+    index: VectorIndex, catalogue: Catalogue, connection: sa.Connection, *, complete: bool = True
+) -> Position:
     """Apply every commit that the engine has not seen; does not flush. Returns the position reached.
+
+    Args:
+        index, catalogue: the engine, and what it follows.
+        connection: a snapshot of the catalogue.
+        complete: the engine must then hold as many vectors as the catalogue has images.
 
     Raises:
         IndexCorrupt: the engine is ahead of the catalogue, of another history, or holds another number
@@ -32,7 +39,7 @@ def catch_up(index: VectorIndex, catalogue: Catalogue, connection: sa.Connection
             connection, after=int(abs(held[-1])) if len(held) else 0
         ):
             index.upsert(slots, vectors_ND)
-    if index.count != catalogue.count(connection):
+    if complete and index.count != catalogue.count(connection):
         raise IndexCorrupt(
             f"the matrix holds {index.count} vectors, the catalogue {catalogue.count(connection)} images",
             where=catalogue.path.parent.name,

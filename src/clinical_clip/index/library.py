@@ -139,21 +139,21 @@ class Library(CatalogueReader):
                     self._replace_matrix(error)
                     return
 
-    def _fresh(self) -> ExactIndex:
+    def _fresh(self, *, complete: bool = True) -> ExactIndex:
         vectors = self._engine(writable=self.writable)
         try:
             with store_errors(str(self.path)):
                 vectors.load()
-            self._follow(vectors)
+            self._follow(vectors, complete=complete)
         except BaseException:
             vectors.close()
             raise
         return vectors
 
-    def _follow(self, vectors: ExactIndex) -> None:
+    def _follow(self, vectors: ExactIndex, *, complete: bool = True) -> None:
         """Catch up with the catalogue and write it down; a full disk only delays the writing."""
         with self.catalogue.reading() as connection:
-            latest = catch_up(vectors, self.catalogue, connection)
+            latest = catch_up(vectors, self.catalogue, connection, complete=complete)
         try:
             with store_errors(str(self.path)):
                 vectors.flush(latest)
@@ -172,7 +172,7 @@ class Library(CatalogueReader):
             self._refill(self._engine(writable=True))
             if lock is not None:
                 self.vectors.close()
-                self.vectors = self._fresh()
+                self.vectors = self._fresh(complete=False)
         except (IndexBusy, StoreError) as refusal:
             if isinstance(refusal, IndexCorrupt):
                 raise

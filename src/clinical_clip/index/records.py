@@ -10,22 +10,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from clinical_clip.errors import InputError
+from clinical_clip.errors import IndexCorrupt, InputError
 from clinical_clip.types import FieldValue, ImageRecord, MediaKind, Patient
 
 __all__ = [
     "IDENTITY_COLUMNS",
     "ITEM_COLUMNS",
+    "META_COLUMNS",
     "blob_checksum",
     "from_row",
     "from_text",
     "identity_row",
     "item_row",
+    "parse_fields",
     "patient_key",
     "row_checksum",
     "to_text",
 ]
 
+_HINT = "run index verify to name the images; remove them and add them again"
 _UNDECODED = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
 _UNDECODED_BACK = {to: at for at, to in _UNDECODED.items()}
 
@@ -43,8 +46,22 @@ ITEM_COLUMNS = (
     "patient_key",
     "fields",
     "state",
+    "added_at",
+    "seq",
 )
 """What an item's checksum covers, in its order."""
+
+META_COLUMNS = (
+    "schema_version",
+    "library_id",
+    "encoder_name",
+    "encoder_digest",
+    "preprocessing_digest",
+    "width",
+    "secret",
+    "created_at",
+)
+"""What never changes of ``meta``, and its checksum covers."""
 
 IDENTITY_COLUMNS = ("slot", "patient_id", "issuer", "name", "birth_date", "accession_number")
 """What an identity's checksum covers, in its order."""
@@ -110,17 +127,24 @@ def patient_key(patient: Patient | None, *, secret: bytes) -> str:
 
 def row_checksum(row: dict[str, Any], columns: tuple[str, ...]) -> int:
     """CRC-32 of a row's values: finds a flipped bit that still reads as valid text."""
-    text = json.dumps([row[name] for name in columns], sort_keys=True, ensure_ascii=False)
+    values = [value.hex() if isinstance(value := row[name], bytes) else value for name in columns]
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return zlib.crc32(text.encode("utf-8"))
 
 
-def blob_checksum(slot: int, blob: bytes) -> int:
-    """CRC-32 of a vector together with the slot that it belongs to."""
-    return zlib.crc32(blob, slot & 0xFFFFFFFF)
+def blob_checksum(slot: int, blob: object) -> int:
+    """CRC-32 of a vector together with the slot that it belongs to; -1 of what is no bytes."""
+    return zlib.crc32(blob, slot & 0xFFFFFFFF) if isinstance(blob, bytes) else -1
 
 
 def from_row(row: Any) -> ImageRecord:
-    """The record of a row of ``items``, without its patient."""
+    """The record of a row of ``items``, without its patient.
+
+    Raises:
+        IndexCorrupt: a kind of media that there is not.
+    """
+    if row.kind not in list(MediaKind):
+        raise IndexCorrupt("the row of an image is damaged", where="items", hint=_HINT)
     return ImageRecord(
         image_id=row.image_id,
         path=Path(from_text(row.path)),
@@ -133,6 +157,18 @@ def from_row(row: Any) -> ImageRecord:
         sop_instance_uid=row.sop_instance_uid,
         multi=bool(row.multi),
     )
+
+
+def parse_fields(text: Any) -> Any:
+    """JSON of a catalogue's row.
+
+    Raises:
+        IndexCorrupt: it is none.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError):
+        raise IndexCorrupt("the fields of an image are damaged", where="items", hint=_HINT) from None
 
 
 def to_text(text: str) -> str:

@@ -52,7 +52,9 @@ def single_scores(segments: Segments, query_D: NDArray[np.float64]) -> tuple[NDA
     scores_N = np.empty(sum(map(len, segments)), dtype=np.float32)
 
     def score(rows_ND: NDArray[np.float16], out_N: NDArray[np.float32]) -> None:
-        numkong.cdist(query16_1D, rows_ND, "dot", out=out_N[None, :])
+        dots_1N = np.empty((1, len(rows_ND)), dtype=np.float64)  # the kernel's own type: others are slow
+        numkong.cdist(query16_1D, rows_ND, "dot", out=dots_1N)
+        out_N[:] = dots_1N[0]
 
     jobs = []
     start = 0

@@ -54,6 +54,7 @@ meta = Table(
     Column("seq", BigInteger, nullable=False),
     Column("next_slot", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
 )
 """One row: who made this library, and the two counters. ``secret`` keys the patient hashes."""
 

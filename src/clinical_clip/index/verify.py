@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
+from sqlalchemy import RowMapping
 
 from clinical_clip.errors import StoreError
 from clinical_clip.index import records, schema
-from clinical_clip.index.catalogue import Catalogue, chunks
+from clinical_clip.index.catalogue import Catalogue, ascending, chunks
 from clinical_clip.index.protocol import VectorIndex
 from clinical_clip.index.vectors import NORM_TOLERANCE
 
@@ -67,6 +68,7 @@ def verify_library(
             counts["identities"] = connection.scalar(sa.select(sa.func.count(schema.identities.c.slot))) or 0
             problems += _capped(_row_problems(connection, catalogue.made.width, index))
             problems += _capped(_identity_problems(connection))
+            problems += _history_problems(connection)
             problems += _engine_problems(connection, catalogue, index)
             missing = _missing(connection, asked)
     except StoreError as error:
@@ -99,6 +101,7 @@ def _row_problems(connection: sa.Connection, width: int, index: VectorIndex) -> 
     """Every item with its vector: checksums, norm, and the same bytes in the engine."""
     items, vectors = schema.items, schema.vectors
     held = set(index.slots[index.slots > 0].tolist())
+    listed = set(connection.scalars(sa.select(schema.field_names.c.name)))
     after = 0
     while True:
         statement = (
@@ -111,35 +114,46 @@ def _row_problems(connection: sa.Connection, width: int, index: VectorIndex) -> 
         rows = connection.execute(statement).mappings().all()
         if not rows:
             return
-        after = rows[-1]["slot"]
+        after = int(ascending([row["slot"] for row in rows], after)[-1])
         whole = []
         for row in rows:
-            name = f"image {row['image_id']}"
-            if records.row_checksum(dict(row), records.ITEM_COLUMNS) != row["checksum"]:
-                yield f"{name}: its row differs from its checksum; remove it and add it again"
-            if row["vector"] is None:
-                yield f"{name}: it has no vector; remove it and add it again"
-            elif (
-                len(row["vector"]) != 2 * width
-                or records.blob_checksum(row["slot"], row["vector"]) != row["vector_checksum"]
-            ):
-                yield f"{name}: its stored vector is damaged; remove it and add it again"
-            elif row["slot"] not in held:
-                yield f"{name}: the matrix lacks its vector; run index rebuild"
+            yield from (f"image {row['image_id']}: {problem}" for problem in _item_problems(row, listed))
+            problem = _vector_problem(row, width, held)
+            if problem:
+                yield f"image {row['image_id']}: {problem}"
             else:
                 whole.append(row)
-        if not whole:
-            continue
-        stored_ND = np.frombuffer(b"".join(row["vector"] for row in whole), "<f2").reshape(-1, width)
-        found_ND = index.fetch(np.array([row["slot"] for row in whole], dtype=np.int64))
-        norms_N = np.linalg.norm(stored_ND.astype(np.float64), axis=1)
-        bad_norm = ~(np.abs(norms_N - 1) <= NORM_TOLERANCE)
-        differs = (stored_ND.view("<u2") != found_ND.astype("<f2").view("<u2")).any(axis=1)
-        for row, off, other in zip(whole, bad_norm, differs, strict=True):
-            if off:
-                yield f"image {row['image_id']}: its vector's norm is not 1"
-            if other:
-                yield f"image {row['image_id']}: the matrix holds another vector than the catalogue"
+        if whole:
+            yield from _matrix_problems(whole, width, index)
+
+
+def _item_problems(row: RowMapping, listed: set[str]) -> Iterator[str]:
+    if not isinstance(row["fields"], dict) or not listed.issuperset(row["fields"]):
+        yield "it has a field that is not listed"
+    if records.row_checksum(dict(row), records.ITEM_COLUMNS) != row["checksum"]:
+        yield "its row differs from its checksum; remove it and add it again"
+
+
+def _vector_problem(row: RowMapping, width: int, held: set[int]) -> str:
+    blob = row["vector"]
+    if blob is None:
+        return "it has no vector; remove it and add it again"
+    if records.blob_checksum(row["slot"], blob) != row["vector_checksum"] or len(blob) != 2 * width:
+        return "its stored vector is damaged; remove it and add it again"
+    return "" if row["slot"] in held else "the matrix lacks its vector; run index rebuild"
+
+
+def _matrix_problems(rows: Sequence[RowMapping], width: int, index: VectorIndex) -> Iterator[str]:
+    stored_ND = np.frombuffer(b"".join(row["vector"] for row in rows), "<f2").reshape(-1, width)
+    found_ND = index.fetch(np.array([row["slot"] for row in rows], dtype=np.int64))
+    norms_N = np.linalg.norm(stored_ND.astype(np.float64), axis=1)
+    bad_norm_N = ~(np.abs(norms_N - 1) <= NORM_TOLERANCE)
+    differs_N = (stored_ND.view("<u2") != found_ND.astype("<f2").view("<u2")).any(axis=1)
+    for row, bad_norm, differs in zip(rows, bad_norm_N, differs_N, strict=True):
+        if bad_norm:
+            yield f"image {row['image_id']}: its vector's norm is not 1"
+        if differs:
+            yield f"image {row['image_id']}: the matrix holds another vector than the catalogue"
 
 
 def _identity_problems(connection: sa.Connection) -> Iterator[str]:
@@ -147,6 +161,31 @@ def _identity_problems(connection: sa.Connection) -> Iterator[str]:
     for row in connection.execute(sa.select(table)).mappings():
         if records.row_checksum(dict(row), records.IDENTITY_COLUMNS) != row["checksum"]:
             yield f"slot {row['slot']}: the identity differs from its checksum"
+
+
+def _history_problems(connection: sa.Connection) -> Iterator[str]:
+    """Every slot that was ever given is stored or buried, and every commit buried what it says."""
+    row = connection.execute(sa.select(schema.meta)).mappings().one()
+    if records.row_checksum(dict(row), records.META_COLUMNS) != row["checksum"]:
+        yield "the library's description differs from its checksum"
+    graves = schema.tombstones.c
+    counts = [
+        connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+        for table in (schema.items, schema.tombstones)
+    ]
+    if sum(counts) != row["next_slot"] - 1:
+        yield f"{row['next_slot'] - 1} images were stored, but {counts[0]} are here and {counts[1]} removed"
+    last = connection.scalar(sa.select(sa.func.max(schema.commits.c.seq)))
+    if last != row["seq"]:
+        yield f"the last commit is {last}, the library's description says {row['seq']}"
+    buried: dict[int, int] = {}
+    statement = sa.select(graves.seq, sa.func.count()).group_by(graves.seq)
+    for seq, count in connection.execute(statement):
+        buried[seq] = count
+    commits = connection.execute(sa.select(schema.commits.c.seq, schema.commits.c.buried)).all()
+    wrong = [seq for seq, count in commits if buried.pop(seq, 0) != count]
+    if wrong or buried:
+        yield "the record of removals differs from the commits"
 
 
 def _engine_problems(connection: sa.Connection, catalogue: Catalogue, index: VectorIndex) -> Iterator[str]:
