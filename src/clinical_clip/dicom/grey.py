@@ -133,9 +133,9 @@ class GreyTransform:
             low, high = fallback or (min(low, high), max(low, high))
         with np.errstate(invalid="ignore", over="ignore"):
             scaled = (shown - low) / ((high - low) or 1.0) * 255 + 0.5
-        grey = np.clip(np.nan_to_num(np.floor(scaled), nan=0.0), 0, 255).astype(np.uint8)
+        grey: NDArray[np.uint8] = np.clip(np.nan_to_num(np.floor(scaled)), 0, 255).astype(np.uint8)
         if self.inverse:
-            grey = 255 - grey
+            grey = np.subtract(255, grey, dtype=np.uint8)
         if self.padding is not None:
             grey[(stored >= self.padding[0]) & (stored <= self.padding[1])] = 0
         if stored.dtype.kind == "f":
