@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import pytest
-
 from tests.dicom.reference import real_files
 from tests.dicom.table import HEAD, rows
 
