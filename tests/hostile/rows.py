@@ -491,7 +491,9 @@ Beyond the table, by the same rule:
 - seeded mutations of small real files of every transfer syntax and of every kind of picture: flipped
   bytes, lying lengths, cut, repeated and spliced pieces, exchanged tags and VRs
   (`tests/hostile/test_damage.py`);
-- the same without end: `python -m tests.hostile.fuzz --minutes 60`.
+- bad and repeated UIDs, objects that are no images, captions, vectors, numbers of results and filters
+  (`tests/hostile/test_around.py`);
+- mutations without end: `python -m tests.hostile.fuzz --minutes 60`.
 
 What is not seen: JPEG and JPEG 2000 have no checksum, so that damage inside a compressed scan which still
 decodes gives an ugly picture, not a rejection. A cut-off JPEG is seen by its missing end marker.
