@@ -32,7 +32,7 @@ figure { margin: 0 } figure img, .gone { width: 100%; aspect-ratio: 1; backgroun
 figure.query img { outline: 3px solid var(--accent) } figcaption { font-size: .85rem; margin-top: .3rem;
   overflow-wrap: anywhere }
 figcaption b { color: #e6e9ec } .scroll { overflow-x: auto; margin-top: 1.2rem }
-table { border-collapse: collapse; margin: .6rem 0 } 
+table { border-collapse: collapse; margin: .6rem 0 }
 th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left }
 td { font-variant-numeric: tabular-nums } img.plot { max-width: 100%; background: #fff; border-radius: 4px }
 """
