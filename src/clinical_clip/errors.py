@@ -26,6 +26,7 @@
     │   ├── IndexMismatch             made by another encoder, preprocessing or schema version
     │   ├── IndexCorrupt              checksums or counts disagree; says how to rebuild
     │   └── IndexBusy                 another process is writing
+    ├── TrainingError                 a run that cannot go on: a non-finite loss, no usable checkpoint
     ├── EvaluationError               a protocol that its data cannot support
     ├── FetchError                    a download failed or its digest differs
     └── MissingDependency             an optional package is needed; names the extra
@@ -57,6 +58,7 @@ __all__ = [
     "SourceError",
     "StoreError",
     "TextUnsupported",
+    "TrainingError",
     "UnknownImageError",
     "UnsupportedImage",
     "VectorError",
@@ -239,6 +241,12 @@ class IndexBusy(StoreError):
     """Another process is writing to the index."""
 
     code = "index-busy"
+
+
+class TrainingError(ClinicalClipError):
+    """A run that cannot go on: a non-finite loss, data too small for a batch, no usable checkpoint."""
+
+    code = "training"
 
 
 class EvaluationError(ClinicalClipError):
