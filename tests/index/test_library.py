@@ -52,6 +52,14 @@ def test_adding_again_changes_nothing(tmp_path: Path) -> None:
         assert len(library) == 30
 
 
+def test_stored_vectors_given_back_change_nothing(tmp_path: Path) -> None:
+    records = [record(n) for n in range(50)]
+    with create(tmp_path / "lib", width=512) as library:
+        fill(library, records, unit(50, width=512))
+        stored = library.vectors_of([r.image_id for r in records]).astype(np.float32)
+        assert library.add(list(zip(records, stored, strict=True))) == AddResult(unchanged=50)
+
+
 def test_the_first_of_a_repeated_id_counts(tmp_path: Path) -> None:
     vectors = unit(2)
     with create(tmp_path / "lib") as library:

@@ -15,6 +15,7 @@ from clinical_clip.index.matrix import (
     MatrixFile,
     Repair,
     Sidecar,
+    drop_others,
     generations,
     norm_deviation,
     sidecar_stamp,
@@ -68,6 +69,7 @@ class ExactIndex:
         try:
             if self._writable:
                 file.mend(self._repair)
+                drop_others(self._folder, keep=file.sidecar.generation)
         except BaseException:
             file.close()
             raise

@@ -303,7 +303,7 @@ def write_generation(folder: Path, rows: Iterable[VectorRows], *, empty: Sidecar
     failpoints.reach("rebuild.before-switch")
     write_atomic(folder / SIDECAR, sidecar.to_bytes(), step="sidecar")
     failpoints.reach("rebuild.switched")
-    _drop_others(folder, keep=empty.generation)
+    drop_others(folder, keep=empty.generation)
     return sidecar
 
 
@@ -327,7 +327,8 @@ def generations(folder: Path) -> list[int]:
     return sorted(numbers)
 
 
-def _drop_others(folder: Path, *, keep: int) -> None:
+def drop_others(folder: Path, *, keep: int) -> None:
+    """Unlink what a crash left of other generations. Who has them mapped keeps reading them."""
     for generation in generations(folder):
         if generation != keep:
             for path in _paths(folder, generation):

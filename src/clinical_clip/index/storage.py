@@ -47,6 +47,8 @@ def store_errors(where: str) -> Iterator[None]:
     except OSError as error:
         what, hint = _HINTS.get(error.errno or 0, (os.strerror(error.errno or 0), "check the disk"))
         raise StoreError(what, where=where, hint=hint) from error
+    except UnicodeDecodeError:
+        raise IndexCorrupt("the catalogue's text is damaged", where=where, hint="run index verify") from None
     except exc.DBAPIError as error:
         said = str(error.orig)
         for part, kind, what, hint in _SQLITE:

@@ -37,7 +37,8 @@ def as_stored(vectors: ArrayLike, width: int) -> NDArray[np.float16]:
     """Unit vectors (N, width) rounded to little-endian float16, ready to store.
 
     The norm left over within the tolerance is divided out in float64 first, so that what is stored has
-    norm 1 to float16's precision.
+    norm 1 to float16's precision. A vector that is float16 already stays as it is: stored once, it does not
+    change when it is stored again.
 
     Raises:
         VectorError: wrong width, NaN, or a norm outside 1 ± 1e-3.
@@ -52,6 +53,9 @@ def as_stored(vectors: ArrayLike, width: int) -> NDArray[np.float16]:
             hint="divide vectors by their L2 norm in float32 before adding them",
         )
     stored_ND: NDArray[np.float16] = (vectors_ND / norms_N[:, None]).astype("<f2")
+    as_given_ND = vectors_ND.astype("<f2")
+    exact_N = (as_given_ND == vectors_ND).all(axis=1)
+    stored_ND[exact_N] = as_given_ND[exact_N]
     return stored_ND
 
 
