@@ -4,7 +4,8 @@
    ``apply_voi_lut``, and against the limit: copying the stored values once.
 2. Reading 1,000 CT slices from files to 8-bit pixels, against pydicom's bare read and decode, and against
    pydicom with its apply functions; the limit is reading the files' bytes.
-3. The same slices through the decoder jail against the same function called here, one process each.
+3. The same slices through the decoder jail, against the same function in a ``multiprocessing.Pool``, which
+   has no limits and does not survive a crash, and called here; one process each.
 
 All in one run, rounds interleaved, medians. Prints, asserts nothing. Files are warm in the page cache.
 """
@@ -12,6 +13,7 @@ All in one run, rounds interleaved, medians. Prints, asserts nothing. Files are 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -164,20 +166,24 @@ def bench_jail(paths: list[Path], rounds: int) -> None:
         for _ in jail.imap(paths):
             pass
 
-    with Jail(function, workers=1) as jail:
+    def pooled() -> None:
+        for _ in pool.imap(function, paths):
+            pass
+
+    with Jail(function, workers=1) as jail, multiprocessing.get_context("spawn").Pool(1) as pool:
         list(jail.imap(paths[:20]))
-        times = medians({"here": here, "jail": jailed}, rounds)
-        cpu_s = {
-            name: [cpu_seconds(job) for _ in range(rounds)]
-            for name, job in (("here", here), ("jail", jailed))
-        }
+        jobs = {"jail": jailed, "pool": pooled, "here": here}
+        times = medians(jobs, rounds)
+        cpu_s = {name: [cpu_seconds(job) for _ in range(rounds)] for name, job in jobs.items()}
     rates = {name: len(paths) / value for name, value in times.items()}
     costs = {name: 1e6 * statistics.median(values) / len(paths) for name, values in cpu_s.items()}
     print(f"{len(paths):,} CT slices to 224 x 224 x 3, one process")
-    for name, label in (("jail", "in the jail"), ("here", "the same function, called here")):
+    labels = {"jail": "in the jail", "pool": "in multiprocessing.Pool", "here": "called here"}
+    for name, label in labels.items():
         print(f"  {label:32}{rates[name]:8.0f} images/s   {costs[name]:6.0f} us of CPU each")
-    more = rates["here"] / rates["jail"] - 1, costs["jail"] / costs["here"] - 1
-    print(f"  overhead                        {more[0]:+8.1%}            {more[1]:+6.1%} (bar: 10 %)")
+    for name in ("pool", "here"):
+        more = rates[name] / rates["jail"] - 1, costs["jail"] / costs[name] - 1
+        print(f"  jail against {labels[name]:19}{more[0]:+8.1%} time      {more[1]:+6.1%} CPU   (bar: 10 %)")
 
 
 def cpu_seconds(job: Callable[[], None]) -> float:
