@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clinical_clip.data.table import MAX_CELL, read_header_row, read_rows
 from clinical_clip.errors import ClinicalClipError, ManifestError, MissingDependency
-
-pa = pytest.importorskip("pyarrow")
-pq = pytest.importorskip("pyarrow.parquet")
 
 
 def table(tmp_path, data, name="m.csv"):

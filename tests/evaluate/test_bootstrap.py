@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from clinical_clip.evaluate.bootstrap import Clusters, intervals, paired_tests
 
@@ -15,7 +16,6 @@ def clusters(cluster, replicates=2000, seed=1):
 
 
 def test_without_clusters_it_is_scipys_percentile_bootstrap():
-    stats = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(0).beta(2, 3, 150)
     ours = intervals(values[:, None], clusters(np.arange(150), replicates=20_000))[0]
     theirs = stats.bootstrap(
