@@ -290,6 +290,7 @@ def _engine(path: Path, *, writable: bool) -> sa.Engine:
         "sqlite+pysqlite://",
         creator=connect,
         poolclass=sa.pool.QueuePool,
+        json_serializer=records.format_fields,
         json_deserializer=records.parse_fields,
     )
 

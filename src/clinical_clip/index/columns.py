@@ -137,7 +137,7 @@ def _read(
     statement = sa.select(items.c.slot, raw).where(items.c.slot > after).order_by(items.c.slot)
     rows = connection.execute(statement).all()
     found = np.empty(len(rows), dtype=np.int32)
-    met: dict[Any, int] = {None: -1}
+    met: dict[Any, int] = {None: -1} if built_in else {None: -1, "null": -1}
     for at, (_, value) in enumerate(rows):
         code = met.get(value)
         if code is None:

@@ -18,6 +18,7 @@ __all__ = [
     "ITEM_COLUMNS",
     "META_COLUMNS",
     "blob_checksum",
+    "format_fields",
     "from_row",
     "from_text",
     "identity_row",
@@ -30,6 +31,7 @@ __all__ = [
 
 _HINT = "run index verify to name the images; remove them and add them again"
 _UNDECODED = {0xDC00 + byte: 0xF700 + byte for byte in range(0x80, 0x100)}
+_NOT_IN_NAMES = {**dict.fromkeys(range(32), " "), ord('"'): "'", ord("\\"): "/"}
 _UNDECODED_BACK = {to: at for at, to in _UNDECODED.items()}
 
 ITEM_COLUMNS = (
@@ -86,14 +88,17 @@ def item_row(record: ImageRecord, *, secret: bytes) -> dict[str, Any]:
         "series_uid": record.series_uid,
         "sop_instance_uid": record.sop_instance_uid,
         "patient_key": patient_key(record.patient, secret=secret),
-        "fields": {name: _plain(name, value) for name, value in sorted(record.fields.items())},
+        "fields": {
+            to_text(name).translate(_NOT_IN_NAMES): _plain(name, value)
+            for name, value in sorted(record.fields.items())
+        },
         "state": "ready",
     }
 
 
 def _plain(name: str, value: FieldValue) -> FieldValue:
     if isinstance(value, str):
-        return to_text(value)
+        return to_text(value).replace("\0", "")
     if isinstance(value, bool | int):
         return int(value)
     if isinstance(value, float) and math.isfinite(value):
@@ -157,6 +162,11 @@ def from_row(row: Any) -> ImageRecord:
         sop_instance_uid=row.sop_instance_uid,
         multi=bool(row.multi),
     )
+
+
+def format_fields(fields: Any) -> str:
+    """JSON for a catalogue's row: letters as they are, so that the database finds names by their spelling."""
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
 
 def parse_fields(text: Any) -> Any:

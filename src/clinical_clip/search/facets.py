@@ -44,12 +44,13 @@ def facets(
     chosen = held if mask is None else held & mask
     counted = {}
     for name in fields:
-        column = library.column(field_named(library, name), snapshot)
+        field = field_named(library, name)
+        column = library.column(field, snapshot)
         codes = column.codes[chosen]
         counts = np.bincount(codes[codes >= 0], minlength=len(column.values))
         found = [(column.values[code], int(counts[code])) for code in np.flatnonzero(counts).tolist()]
         found.sort(key=lambda pair: (-pair[1], str(pair[0])))
         counted[name] = Facet(
-            field=name, values=tuple(found[:limit]), distinct=len(found), blank=int((codes < 0).sum())
+            field=field, values=tuple(found[:limit]), distinct=len(found), blank=int((codes < 0).sum())
         )
     return counted
