@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -48,8 +48,15 @@ def read_header_row(path: Path, wanted: str) -> list[str]:
     return names
 
 
-def read_rows(path: Path, wanted: str) -> Iterator[Row]:
+def read_rows(
+    path: Path, wanted: str, *, on_bad_row: Callable[[ManifestError], None] | None = None
+) -> Iterator[Row]:
     """The rows of the table at ``path`` whose column ``wanted`` exists.
+
+    Args:
+        path: of the table.
+        wanted: a column that must be there.
+        on_bad_row: is told of a row with too few or too many cells, which is then passed over.
 
     Raises:
         ManifestError: naming file, line and column of what cannot be read.
@@ -58,7 +65,7 @@ def read_rows(path: Path, wanted: str) -> Iterator[Row]:
     if path.suffix.lower() == ".parquet":
         yield from _parquet_rows(path)
     else:
-        yield from _csv_rows(path, names, wanted)
+        yield from _csv_rows(path, names, wanted, on_bad_row)
 
 
 def _open_text(path: Path) -> TextIO:
@@ -99,7 +106,9 @@ def _csv_header(file: TextIO, path: Path, wanted: str) -> tuple[list[str], str]:
     return splits[best], best
 
 
-def _csv_rows(path: Path, names: list[str], wanted: str) -> Iterator[Row]:
+def _csv_rows(
+    path: Path, names: list[str], wanted: str, on_bad_row: Callable[[ManifestError], None] | None
+) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     with _open_text(path) as file:
         _, delimiter = _csv_header(file, path, wanted)
@@ -108,13 +117,16 @@ def _csv_rows(path: Path, names: list[str], wanted: str) -> Iterator[Row]:
         try:
             for cells in reader:
                 where = f"{path.name}, line {line}"
-                if cells and cells != [""]:
-                    if len(cells) != len(names):
-                        raise ManifestError(
-                            f"{len(cells)} cells under {len(names)} columns",
-                            where=where,
-                            hint="quote cells that hold the delimiter or a line break",
-                        )
+                if cells and cells != [""] and len(cells) != len(names):
+                    bad = ManifestError(
+                        f"{len(cells)} cells under {len(names)} columns",
+                        where=where,
+                        hint="quote cells that hold the delimiter or a line break",
+                    )
+                    if on_bad_row is None:
+                        raise bad
+                    on_bad_row(bad)
+                elif cells and cells != [""]:
                     yield line, {name: cell for name, cell in zip(names, cells, strict=True) if cell}
                 line = reader.line_num + 2
         except csv.Error as error:
