@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,7 +84,7 @@ def demo(
         print(f"sheet      {out / 'sheets' / (search.name + '.png')}")
     print(f"figures    {out / 'evaluation'}")
     print(f"library    {out / 'library'}")
-    print(f"try        clinical-clip search {out / 'library'} --image FILE --sheet similar.png")
+    print(f"try        {sys.argv[0]} search {out / 'library'} --image FILE --sheet similar.png")
 
 
 def _index(library: Path, manifest: Path, model: Encoder) -> None:
