@@ -142,7 +142,8 @@ class MatrixFile:
         self.slots: NDArray[np.int64] = np.frombuffer(data, dtype="<i8").astype(np.int64)
         self.rows_ND: NDArray[np.float16] = np.empty((0, width), dtype=np.float16)
         if rows:
-            mapped = mmap.mmap(self._rows_fd, rows * width * 2, prot=mmap.PROT_READ)
+            with self._rows_path.open("rb") as file:  # a mapping of a writable file keeps its disk busy
+                mapped = mmap.mmap(file.fileno(), rows * width * 2, prot=mmap.PROT_READ)
             self.rows_ND = np.frombuffer(mapped, dtype="<f2").reshape(rows, width)
 
     def _check_ends(self) -> None:

@@ -132,7 +132,7 @@ def patient_key(patient: Patient | None, *, secret: bytes) -> str:
 
 def row_checksum(row: dict[str, Any], columns: tuple[str, ...]) -> int:
     """CRC-32 of a row's values: finds a flipped bit that still reads as valid text."""
-    values = [value.hex() if isinstance(value := row[name], bytes) else value for name in columns]
+    values = [[value.hex()] if isinstance(value := row[name], bytes) else value for name in columns]
     text = json.dumps(values, sort_keys=True, ensure_ascii=False)
     return zlib.crc32(text.encode("utf-8"))
 
