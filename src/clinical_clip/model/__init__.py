@@ -1,0 +1,1 @@
+"""Image towers, text towers and the dual encoder that joins them. Needs the ``train`` extra (torch)."""
