@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clinical_clip.data.pairs.detect import KINDS, detect_kind, find_tables
 from clinical_clip.data.pairs.manifest import DEFAULT_PAIR_COLUMNS, PairColumns, read_manifest_pairs
 from clinical_clip.data.pairs.pair import Pair, PairSet, RowProblem, split_name
 from clinical_clip.data.pairs.roco import find_roco, read_roco
+from clinical_clip.data.pairs.split import read_splits
 from clinical_clip.errors import ManifestError, OptionError
 
 __all__ = ["open_pairs"]
@@ -24,6 +25,12 @@ class _Request:
     columns: PairColumns
     synthetic: bool
     problems: list[RowProblem]
+    new_splits: dict[str, str] | None = None
+
+    @property
+    def own_split(self) -> str | None:
+        """The one split of the data set that need be read, where there is one."""
+        return None if self.new_splits is not None else self.split
 
 
 def open_pairs(
@@ -31,6 +38,7 @@ def open_pairs(
     *,
     kind: str = "auto",
     split: str | None = None,
+    splits: Path | None = None,
     images: Path | None = None,
     group: str = "radiology",
     columns: PairColumns = DEFAULT_PAIR_COLUMNS,
@@ -45,6 +53,8 @@ def open_pairs(
             shards, or a manifest (table, or a folder that holds one).
         kind: one of :data:`~clinical_clip.data.pairs.detect.KINDS`, or ``auto``.
         split: keep this split alone (``val``, ``valid`` and ``validation`` are one).
+        splits: a file of ``data split`` (pair_id, split) that replaces the data set's own splits; pairs that
+            are not in it are left out.
         images: folder of the images, where it is not the data set's own. For Parquet and shards: where the
             images are unpacked to.
         group: ROCO's ``radiology``, ``non-radiology`` or ``all``.
@@ -69,12 +79,11 @@ def open_pairs(
     if images is not None and not images.is_dir() and kind not in ("parquet", "shards"):
         raise ManifestError("no such image folder", where=str(images), hint="check the path")
     if synthetic and "label_text" not in columns.text:
-        from dataclasses import replace
-
         columns = replace(columns, text=(*columns.text, "label_text"))
     request = _Request(
         path=path,
         split=None if split is None else split_name(split),
+        new_splits=None if splits is None else read_splits(splits),
         images=images,
         group=group,
         columns=columns,
@@ -92,6 +101,10 @@ def _collect(
     missing: list[str] = []
     uncaptioned = n_rows = 0
     for pair in pairs:
+        if request.new_splits is not None:
+            pair = replace(pair, split=request.new_splits.get(pair.pair_id, ""))  # noqa: PLW2901
+            if not pair.split:
+                continue
         if request.split is not None and pair.split != request.split:
             continue
         n_rows += 1
@@ -143,8 +156,8 @@ def _open_roco(request: _Request) -> tuple[str, Iterable[Pair]]:
     found = [
         one for one in find_roco(request.path) if request.group == "all" or one.group in ("", request.group)
     ]
-    if request.split is not None:
-        found = [one for one in found if one.split == request.split] or found
+    if request.own_split is not None:
+        found = [one for one in found if one.split == request.own_split] or found
     if not found:
         raise ManifestError(
             "no captions file of ROCO",
@@ -180,7 +193,7 @@ def _open_parquet(request: _Request) -> tuple[str, Iterable[Pair]]:
     from clinical_clip.data.pairs.parquet import read_parquet_pairs
 
     pairs = read_parquet_pairs(
-        request.path, cache=request.images, split=request.split, problems=request.problems
+        request.path, cache=request.images, split=request.own_split, problems=request.problems
     )
     return f"Parquet {request.path.stem}", pairs
 
@@ -201,9 +214,10 @@ def _open_8x200(request: _Request) -> tuple[str, Iterable[Pair]]:
 
 
 def _open_shards(request: _Request) -> tuple[str, Iterable[Pair]]:
-    from clinical_clip.data.pairs.shards import unpack_shards
+    from clinical_clip.data.pairs.read_shards import unpack_shards
 
-    return f"shards {request.path.name}", unpack_shards(request.path, folder=request.images)
+    pairs = unpack_shards(request.path, folder=request.images, problems=request.problems)
+    return f"shards {request.path.name}", pairs
 
 
 _READERS = {
