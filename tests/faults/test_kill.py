@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from clinical_clip.errors import IndexNotFound
 from clinical_clip.index import Library
@@ -62,12 +63,18 @@ class Ledger:
             assert not held & self.must_not_be
             numbers = sorted(held)
             found = library.vectors_of([child.record(number).image_id for number in numbers])
-            wanted = [child.vector(number).astype("<f2") for number in numbers]
+            wanted = [as_kept(child.vector(number)) for number in numbers]
             assert not numbers or np.array_equal(found, np.stack(wanted))
             searchable = library.snapshot().search(
                 child.vector(0).astype(np.float64)[None], 10**6, tie_names=library.names_of
             )[0]
             assert len(searchable.slots) == len(held)
+
+
+def as_kept(vector: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Divided by its norm in float64, then rounded."""
+    exact = vector.astype(np.float64)
+    return (exact / np.linalg.norm(exact)).astype("<f2")
 
 
 def start(folder: Path, first: int, *, failpoint: str = "") -> subprocess.Popen[str]:

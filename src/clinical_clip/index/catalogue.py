@@ -210,6 +210,22 @@ class Catalogue:
         Raises:
             IndexCorrupt: one is missing or differs from its checksum.
         """
+        found = self._blobs(connection, slots)
+        if len(found) != len(set(slots.tolist())):
+            raise IndexCorrupt("a stored vector is missing", where=str(self.path), hint="run index verify")
+        return self._decode([found[slot] for slot in slots.tolist()])
+
+    def vectors_held(self, connection: sa.Connection, slots: NDArray[np.int64]) -> VectorRows:
+        """Those of ``slots`` that are stored, ascending, and their vectors.
+
+        Raises:
+            IndexCorrupt: one differs from its checksum.
+        """
+        found = self._blobs(connection, slots)
+        held = sorted(found)
+        return np.array(held, dtype=np.int64), self._decode([found[slot] for slot in held])
+
+    def _blobs(self, connection: sa.Connection, slots: NDArray[np.int64]) -> dict[int, Any]:
         table = schema.vectors
         found: dict[int, Any] = {}
         for part in chunks(slots.tolist()):
@@ -217,9 +233,7 @@ class Catalogue:
                 table.c.slot.in_(part)
             )
             found.update({row[0]: row for row in connection.execute(statement)})
-        if len(found) != len(set(slots.tolist())):
-            raise IndexCorrupt("a stored vector is missing", where=str(self.path), hint="run index verify")
-        return self._decode([found[slot] for slot in slots.tolist()])
+        return found
 
     def _decode(self, rows: Sequence[Any]) -> NDArray[np.float16]:
         for slot, blob, checksum in rows:

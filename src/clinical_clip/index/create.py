@@ -14,6 +14,7 @@ from clinical_clip.errors import StoreError
 from clinical_clip.index.catalogue import Catalogue, Made
 from clinical_clip.index.exact import ExactIndex
 from clinical_clip.index.follow import refill
+from clinical_clip.index.protocol import VectorRows
 from clinical_clip.index.storage import fsync_folder, store_errors
 
 __all__ = ["create_folder"]
@@ -53,5 +54,5 @@ def _fill(folder: Path, made: Made) -> None:
     catalogue.close()
 
 
-def _nothing_to_mend(_slots: NDArray[np.int64]) -> NDArray[np.float16]:
+def _nothing_to_mend(_slots: NDArray[np.int64]) -> VectorRows:
     raise AssertionError("an empty matrix has nothing to mend")

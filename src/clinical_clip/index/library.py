@@ -27,7 +27,7 @@ from clinical_clip.index.exact import ExactIndex
 from clinical_clip.index.follow import catch_up, refill
 from clinical_clip.index.lock import WriterLock
 from clinical_clip.index.lookup import CatalogueReader
-from clinical_clip.index.protocol import Snapshot
+from clinical_clip.index.protocol import Snapshot, VectorRows
 from clinical_clip.index.storage import store_errors
 from clinical_clip.index.vectors import as_stored
 from clinical_clip.index.verify import VerifyReport, verify_library
@@ -119,9 +119,9 @@ class Library(CatalogueReader):
             repair=self._repair,
         )
 
-    def _repair(self, slots: NDArray[np.int64]) -> NDArray[np.float16]:
+    def _repair(self, slots: NDArray[np.int64]) -> VectorRows:
         with self.catalogue.reading() as connection:
-            return self.catalogue.vectors_of(connection, slots)
+            return self.catalogue.vectors_held(connection, slots)
 
     @property
     def writable(self) -> bool:

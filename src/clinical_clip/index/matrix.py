@@ -33,8 +33,8 @@ BLOCK_ROWS = 4096
 _FORMAT = 1
 _HINT = "it is made anew from the catalogue when the index is opened for writing, or by index rebuild"
 
-Repair = Callable[[NDArray[np.int64]], NDArray[np.float16]]
-"""From live slots to their vectors as the catalogue holds them."""
+Repair = Callable[[NDArray[np.int64]], VectorRows]
+"""From slots to those of them that the catalogue still holds, ascending, and their vectors."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +220,7 @@ class MatrixFile:
         """Write anew the blocks that a crash left in work. True where there were any."""
         blocks = [block for block, crc in enumerate(self.sidecar.row_crcs) if crc is None]
         if blocks:
-            self._rewrite(blocks, self.slots, repair, set(blocks))
+            self._rewrite(blocks, self.slots.copy(), repair, set(blocks))
             self.save(self.position)
         return bool(blocks)
 
@@ -232,7 +232,10 @@ class MatrixFile:
             low, high = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(slots))
             block_BD, live_B = self.rows_ND[low:high].copy(), slots[low:high] > 0
             if block in damaged and live_B.any():
-                block_BD[live_B] = repair(slots[low:high][live_B])
+                held, vectors_ND = repair(slots[low:high][live_B])
+                live_B &= np.isin(slots[low:high], held)
+                slots[low:high][~live_B] = -np.abs(slots[low:high][~live_B])
+                block_BD[live_B] = vectors_ND
             block_BD[~live_B] = 0
             write_fully(self._slots_fd, _bytes(slots[low:high].astype("<i8")), low * 8)
             failpoints.reach("matrix.half-zeroed")
