@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
-__all__ = ["Gather", "all_gather_with_grad", "distributed", "local_rows", "no_gather"]
+__all__ = ["Gather", "all_gather_with_grad", "average_gradients", "distributed", "local_rows", "no_gather"]
 
 
 class Gather(Protocol):
@@ -42,10 +43,32 @@ def all_gather_with_grad(rows: Tensor, /) -> Tensor:
         gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(gathered, rows.contiguous())
         return torch.cat(gathered)
-    return torch.cat(all_gather(rows.contiguous()))
+    return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
 
 
 def local_rows(count: int, gather: Gather, *, device: torch.device) -> Tensor:
     """Places of this rank's ``count`` rows among the gathered ones: int64 (B,)."""
     first = 0 if gather is no_gather or not distributed() else dist.get_rank() * count
     return torch.arange(first, first + count, device=device)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over ranks, as a data-parallel wrapper does after a backward pass.
+
+    For steps that a wrapper cannot see whole, such as GradCache. Every rank must have gradients for the
+    same parameters. Outside a process group nothing happens.
+    """
+    if not distributed():
+        return
+    by_kind: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_kind.setdefault((parameter.grad.dtype, parameter.grad.device), []).append(parameter.grad)
+    for gradients in by_kind.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))

@@ -40,9 +40,9 @@ class CrossRankBatchNorm2d(nn.BatchNorm2d):
             return normed
         wide = input.float()
         count = wide.numel() // wide.shape[1] * dist.get_world_size()
-        mean_C = all_reduce(wide.sum(dim=(0, 2, 3))) / count
+        mean_C = _sum_over_ranks(wide.sum(dim=(0, 2, 3))) / count
         centred = wide - mean_C[None, :, None, None]
-        var_C = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        var_C = _sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / count
         self._follow(mean_C.detach(), var_C.detach(), count)
         scale_C = torch.rsqrt(var_C + self.eps)
         if self.affine:
@@ -61,6 +61,11 @@ class CrossRankBatchNorm2d(nn.BatchNorm2d):
         self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), factor)
         unbiased_C = var_C * (count / max(count - 1, 1))
         self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), factor)
+
+
+def _sum_over_ranks(value: Tensor) -> Tensor:
+    total: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    return total
 
 
 def to_cross_rank(module: nn.Module) -> nn.Module:

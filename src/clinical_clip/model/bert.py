@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinical_clip.errors import WeightsError
-from clinical_clip.model.config import TextTowerConfig
+from clinical_clip.model.config import Pooling, TextTowerConfig
 from clinical_clip.model.weights import load_strictly, read_state
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BERT_SHAPES", "character_vocabulary", "open_bert", "resolve_source"]
 
-BERT_SHAPES: dict[str, dict[str, int]] = {
+BERT_SHAPES: dict[str, dict[str, Any]] = {
     # Bio_ClinicalBERT's config: BERT-base with the cased vocabulary.
     "bert-base": {"vocab_size": 28996},
     "minilm-l6": {
@@ -71,13 +71,20 @@ def open_bert(config: TextTowerConfig) -> tuple[Any, PreTrainedTokenizerBase]:
         lower = config.lowercase is not False
         return BertModel(shape), BertTokenizer(vocab=character_vocabulary(), do_lower_case=lower)
     folder = resolve_source(config.source)
-    body = AutoModel.from_config(AutoConfig.from_pretrained(folder))
+    body = AutoModel.from_config(AutoConfig.from_pretrained(folder))  # type: ignore[no-untyped-call]
     if not hasattr(body, "encoder") or not hasattr(body.encoder, "layer"):
         raise WeightsError(
             f"{type(body).__name__} is not laid out as a BERT",
             where=str(folder),
             hint="give a BERT or RoBERTa: embeddings, encoder.layer, pooler",
         )
+    if config.shape_only:
+        return body, _tokenizer(folder, config.lowercase)
+    _load(body, folder, config.pooling)
+    return body, _tokenizer(folder, config.lowercase)
+
+
+def _load(body: Any, folder: Path, pooling: Pooling) -> None:
     weights = next(
         (folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()),
         None,
@@ -89,11 +96,10 @@ def open_bert(config: TextTowerConfig) -> tuple[Any, PreTrainedTokenizerBase]:
             hint="put one beside config.json; files of other frameworks are not read",
         )
     state = _encoder_state(read_state(weights), str(body.base_model_prefix))
-    if config.pooling != "pooler":  # a pooler that is not used need not be there, and is not kept
+    if pooling != "pooler":  # a pooler that is not used need not be there, and is not kept
         body.pooler = None
         state = {name: value for name, value in state.items() if not name.startswith("pooler.")}
     load_strictly(body, state, where=str(weights))
-    return body, _tokenizer(folder, config.lowercase)
 
 
 def _encoder_state(state: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -147,6 +153,6 @@ def resolve_source(source: str) -> Path:
         raise WeightsError(
             f"the hub's {source} is not in the cache and cannot be fetched: {type(error).__name__}",
             where=source,
-            hint=f"on a machine with internet run `hf download {source}` and copy the folder here, "
-            "then give its path (or copy the cache and set HF_HOME)",
+            hint=f"on a machine with internet run `hf download {source}` and copy the folder "
+            f"as {source.rpartition('/')[2]} into the weights folder (or copy the cache and set HF_HOME)",
         ) from error

@@ -119,7 +119,7 @@ class TextTowerConfig:
 
     Attributes:
         kind: ``clip`` (open_clip's transformer and its BPE) or ``bert`` (through transformers).
-        architecture: for ``clip`` whose text transformer; for ``bert`` only what a random start is shaped like.
+        architecture: for ``clip`` whose text transformer; for ``bert`` the shape of a random start alone.
         source: for ``bert``: hub name or folder; None starts at random with a character vocabulary.
         weights: for ``clip``: OpenAI's archive; None starts at random.
         pooling: ``pooler`` (BERT's tanh layer over the first token), ``mean`` or ``max`` over the tokens that
@@ -127,6 +127,7 @@ class TextTowerConfig:
         max_tokens: longest sequence, special tokens counted.
         frozen_layers: 0 trains all; N > 0 freezes the embeddings and the first N layers.
         lowercase: None follows the tokenizer's own files, and lowercases where there is only a ``vocab.txt``.
+        shape_only: take no weights from ``source``, only its shape and tokenizer: a checkpoint will fill it.
     """
 
     kind: TextKind
@@ -137,6 +138,7 @@ class TextTowerConfig:
     max_tokens: int = 256
     frozen_layers: int = 0
     lowercase: bool | None = None
+    shape_only: bool = False
 
     def __post_init__(self) -> None:
         _choose(self.kind, TextKind, "text tower kind")
@@ -212,13 +214,14 @@ class DualEncoderConfig:
     """Two towers, their heads and the scale between them.
 
     Attributes:
+        text: None for an image tower alone (the ImageNet row).
         logit_scale: None for losses with a fixed temperature.
         retrieval: feature that images are searched by. ``before_head`` is the tower's feature before any
             projection (CLIP's own projection counts as one); ``after_head`` the one the loss sees.
     """
 
     image: ImageTowerConfig
-    text: TextTowerConfig
+    text: TextTowerConfig | None
     image_head: HeadConfig = HeadConfig()
     text_head: HeadConfig = HeadConfig()
     logit_scale: LogitScaleConfig | None = LogitScaleConfig()
@@ -257,14 +260,17 @@ class DualEncoderConfig:
         for name, kind in _PARTS.items():
             if parts.get(name) is not None:
                 parts[name] = _revive(kind, parts[name])
-        return _revive(cls, parts)
+        config: DualEncoderConfig = _revive(cls, parts)
+        return config
 
     def without_weights(self) -> DualEncoderConfig:
         """The same architecture with nothing to load: a checkpoint will fill it."""
         scale = self.logit_scale
         if scale is not None and scale.init is None:
             scale = replace(scale, init=math.log(1 / 0.07))
-        image, text = replace(self.image, weights=None), replace(self.text, weights=None)
+        image, text = replace(self.image, weights=None), self.text
+        if text is not None:
+            text = replace(text, weights=None, shape_only=True)
         return replace(self, image=image, text=text, logit_scale=scale)
 
 
@@ -285,12 +291,10 @@ def _revive(kind: type[Any], values: dict[str, Any]) -> Any:
         raise OptionError(
             f"unknown settings {unknown}", where=kind.__name__, hint="the file is of another version"
         )
-    revived = {}
-    for name, value in values.items():
-        if name in _NESTED and isinstance(value, dict):
-            value = _revive(_NESTED[name], value)
-        elif isinstance(value, list):
-            value = tuple(value)
+    return kind(**{name: _revive_value(name, value) for name, value in values.items()})
 
-        revived[name] = value
-    return kind(**revived)
+
+def _revive_value(name: str, value: Any) -> Any:
+    if name in _NESTED and isinstance(value, dict):
+        return _revive(_NESTED[name], value)
+    return tuple(value) if isinstance(value, list) else value

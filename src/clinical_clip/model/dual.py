@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clinical_clip.errors import OptionError
+from clinical_clip.errors import OptionError, TextUnsupported
 from clinical_clip.model.config import DualEncoderConfig
 from clinical_clip.model.heads import build_head
 from clinical_clip.model.logit_scale import clamp_, new_logit_bias, new_logit_scale
 from clinical_clip.model.preprocess import ImagePreprocessing
+from clinical_clip.model.text_towers import TextTower
 from clinical_clip.model.tokens import TokenBatch
 from clinical_clip.model.weights import archive_logit_scale
 
@@ -28,7 +29,7 @@ class DualEncoder(nn.Module):
 
     Attributes:
         config: what it was built from.
-        image, text: the towers; image_head, text_head: their heads.
+        image, text: the towers; image_head, text_head: their heads. ``text`` may be None.
         logit_scale: ln of the scale, a scalar parameter; None where the temperature is fixed.
         logit_bias: SigLIP's bias; None elsewhere.
         width: D, of ``encode_image`` and ``encode_text``.
@@ -42,13 +43,13 @@ class DualEncoder(nn.Module):
             torch.manual_seed(seed)
             self.image = config.image.build()
             torch.manual_seed(seed + 1)
-            self.text = config.text.build()
+            self.text = config.text.build() if config.text is not None else None
             torch.manual_seed(seed + 2)
             self.image_head = build_head(config.image_head, self.image.width)
             torch.manual_seed(seed + 3)
-            self.text_head = build_head(config.text_head, self.text.width)
+            self.text_head = build_head(config.text_head, self.text.width if self.text is not None else 0)
         self.width = config.image_head.width or self.image.width
-        text_width = config.text_head.width or self.text.width
+        text_width = config.text_head.width or (self.text.width if self.text is not None else self.width)
         if text_width != self.width:
             raise OptionError(
                 f"images end in width {self.width}, texts in {text_width}",
@@ -67,6 +68,13 @@ class DualEncoder(nn.Module):
             self.logit_scale = new_logit_scale(config.logit_scale, kept)
             self.logit_bias = new_logit_bias(config.logit_scale)
 
+    def _text_tower(self) -> TextTower:
+        if self.text is None:
+            raise TextUnsupported(
+                "this model has no text tower", where=self.config.image.architecture, hint="query by image"
+            )
+        return self.text
+
     @property
     def preprocess(self) -> ImagePreprocessing:
         """What brings pixels to the image tower's input."""
@@ -74,7 +82,7 @@ class DualEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
         """B texts → ids and mask, cut at the tower's limit."""
-        return self.text.tokens(texts)
+        return self._text_tower().tokens(texts)
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """float (B, 3, H, W), normalised → (B, D) behind the head, not L2-normalised."""
@@ -83,7 +91,7 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, tokens: TokenBatch) -> Tensor:
         """Tokens → (B, D) behind the head, not L2-normalised."""
-        projected_BD: Tensor = self.text_head(self.text(tokens))
+        projected_BD: Tensor = self.text_head(self._text_tower()(tokens))
         return projected_BD
 
     def forward(self, image_BCHW: Tensor, tokens: TokenBatch) -> tuple[Tensor, Tensor]:
@@ -145,7 +153,7 @@ class DualEncoder(nn.Module):
 
 
 def _part_of(name: str) -> str:
-    first = name.split(".")[0]
+    first = name.partition(".")[0]
     if first in {"image", "text"}:
         return first
     return "heads" if first.endswith("_head") else "logit_scale"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class ImageTower(nn.Module):
         frozen: nothing is trained and the tower stays in eval mode.
     """
 
+    body: Any
+
     def __init__(self, body: nn.Module, *, width: int, inner_width: int) -> None:
         super().__init__()
         self.body = body
@@ -59,7 +61,8 @@ class ImageTower(nn.Module):
 
     def inner(self, image_BCHW: Tensor) -> Tensor:
         """float (B, 3, H, W), normalised → (B, F), before the tower's own projection."""
-        return self(image_BCHW)
+        feature_BF: Tensor = self(image_BCHW)
+        return feature_BF
 
     def train(self, mode: bool = True) -> ImageTower:
         """Training mode, but for what is frozen."""
@@ -147,7 +150,7 @@ def build_image_tower(config: ImageTowerConfig) -> ImageTower:
     if config.frozen:
         tower.frozen = True
         tower.requires_grad_(False)
-    return cast(ImageTower, tower.train())
+    return tower.train()
 
 
 def clip_config(architecture: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Shapes: B texts of L tokens, hidden width W, feature width D.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class TextTower(nn.Module):
         tokens: texts to ids.
         frozen_layers: 0 trains all.
     """
+
+    body: Any
 
     def __init__(self, body: nn.Module, tokens: Tokens, *, width: int, frozen_layers: int) -> None:
         super().__init__()
@@ -90,7 +92,7 @@ class ClipTextTower(TextTower):
 
     def embeddings(self) -> list[nn.Module | nn.Parameter]:
         """Token and position embeddings."""
-        return [self.body.token_embedding, cast(nn.Parameter, self.body.positional_embedding)]
+        return [self.body.token_embedding, self.body.positional_embedding]
 
     def _blocks(self, x_BLW: Tensor, start: int, stop: int) -> Tensor:
         length = x_BLW.shape[1]
@@ -173,7 +175,7 @@ def build_text_tower(config: TextTowerConfig) -> TextTower:
         WeightsError: weights are missing, damaged or do not fit.
     """
     if config.kind == "clip":
-        return cast(TextTower, _clip(config).train())
+        return _clip(config).train()
     from clinical_clip.model.bert import open_bert
 
     body, tokenizer = open_bert(config)
@@ -193,7 +195,7 @@ def build_text_tower(config: TextTowerConfig) -> TextTower:
         frozen_layers=config.frozen_layers,
         pooling=config.pooling,
     )
-    return cast(TextTower, tower.train())
+    return tower.train()
 
 
 def _clip(config: TextTowerConfig) -> TextTower:

@@ -171,7 +171,8 @@ class _Machine:
         return items
 
 
-def _set_items(target: Any, items: list[Any]) -> None:
+def _set_items(machine: _Machine, items: list[Any]) -> None:
+    target = machine.stack[-1]
     if isinstance(target, dict):
         target.update(zip(items[::2], items[1::2], strict=True))
     elif not isinstance(target, _Record):
@@ -219,10 +220,10 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "LONG_BINPUT": lambda m, arg: m.memo.__setitem__(arg, m.stack[-1]),
     "BINGET": lambda m, arg: m.stack.append(m.memo[arg]),
     "LONG_BINGET": lambda m, arg: m.stack.append(m.memo[arg]),
-    "SETITEM": lambda m, _: (lambda pair: _set_items(m.stack[-1], pair))(m.last(2)),
-    "SETITEMS": lambda m, _: (lambda items: _set_items(m.stack[-1], items))(m.since_mark()),
-    "APPEND": lambda m, _: (lambda item: _appends(m, item))(m.last(1)),
-    "APPENDS": lambda m, _: (lambda items: _appends(m, items))(m.since_mark()),
+    "SETITEM": lambda m, _: _set_items(m, m.last(2)),
+    "SETITEMS": lambda m, _: _set_items(m, m.since_mark()),
+    "APPEND": lambda m, _: _appends(m, m.last(1)),
+    "APPENDS": lambda m, _: _appends(m, m.since_mark()),
 }
 
 
