@@ -204,7 +204,7 @@ class Jail(Generic[T, R]):
                 return False
             worker = min(idle, key=lambda one: len(one.tasks))
             if run.again:
-                if worker.tasks:  # a second try goes to a child of its own
+                if run.again[0].retried and worker.tasks:  # a second try goes to a child of its own
                     return False
                 task = run.again.popleft()
             elif run.exhausted:

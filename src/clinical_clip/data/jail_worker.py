@@ -23,8 +23,8 @@ from clinical_clip.errors import DecoderFailed
 
 __all__ = ["Gone", "Reply", "Worker"]
 
-_SLOTS = 2
-"""Tasks a child may hold: one under way, one waiting, so that it never idles for the parent."""
+_SLOTS = 8
+"""Tasks a child may hold: one under way, others waiting, so that it never idles for the parent."""
 _START_S = 60.0
 _MAX_MESSAGE_BYTES = 1 << 22
 _BYTES_PER_PIXEL = 4

@@ -136,7 +136,8 @@ class Elements:
     def _split(self, element: Element) -> list[Elements]:
         end = element.offset + element.length if element.length >= 0 else self.source.size
         encoding = _UN_ENCODING if element.vr == b"UN" else self.encoding
-        at, items = element.offset, []
+        items: list[Elements] = []
+        at = element.offset
         header = struct.Struct(f"{encoding.order}HHL")
         while at + 8 <= end:
             group, number, length = header.unpack(self.source.exactly(at, 8, "a sequence"))
