@@ -117,13 +117,16 @@ def remove(
 def info(library: LibraryPath, *, json: AsJson = False) -> None:
     """What LIBRARY holds, and what made it."""
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
     from clinical_clip.index.library import Library
 
     with Library.open(library) as opened:
         facts = asdict(opened.info())
+    created = datetime.fromtimestamp(facts["created_at"], UTC).isoformat(timespec="seconds")
+    facts |= {"path": str(facts["path"]), "created_at": created}
     if json:
-        print_json(facts | {"path": str(facts["path"])})
+        print_json(facts)
         return
     for name, value in facts.items():
         shown = ", ".join(value) if isinstance(value, tuple) else value
