@@ -14,7 +14,7 @@ from clinical_clip.index.protocol import Matches, Position, TieNames
 
 __all__ = ["View"]
 
-_GATHER_BELOW = 8
+_GATHER_BELOW = 16
 """A mask that leaves less than one row in so many is gathered instead of scanned past."""
 
 _BATCH_FROM = 4
