@@ -15,6 +15,7 @@ from clinical_clip.cli.evaluate import evaluate_app
 from clinical_clip.cli.index import index_app
 from clinical_clip.cli.samples import samples_app
 from clinical_clip.cli.search import search
+from clinical_clip.cli.train import train_app
 from clinical_clip.errors import ClinicalClipError
 
 __all__ = ["app", "run"]
@@ -33,6 +34,7 @@ app.command()(search)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(samples_app, name="samples")
+app.add_typer(train_app, name="train")
 
 
 def _version(wanted: bool) -> None:

@@ -142,6 +142,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         _check(self)
 
+    def to_json(self) -> dict[str, Any]:
+        """Every field as plain values; of paths the last part."""
+        plain: dict[str, Any] = _without_folders(dataclasses.asdict(self))
+        return plain
+
     @property
     def digest(self) -> str:
         """SHA-256 of every field, nested ones too; of paths only the last part, so that folders may move."""

