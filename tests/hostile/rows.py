@@ -412,6 +412,14 @@ ROWS = [
         "does not decode",
     ),
     refused(
+        "JPEG 2000 in a JP2 file with a box of length 0 (pydicom never returns)",
+        lambda: encapsulated(
+            item(b"") + item(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(8) + j2k(4, 4)) + END, JPEG2000Lossless
+        ),
+        CorruptImage,
+        "boxes are damaged",
+    ),
+    refused(
         "damaged RLE",
         lambda: encapsulated(item(b"") + item(b"\xff" * 80) + END, RLELossless),
         CorruptImage,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clinical_clip.dicom.fragments import codestream_size, frame_bytes
+from clinical_clip.dicom.fragments import codestream_size, frame_bytes, jp2_boxes_are_whole
 from clinical_clip.dicom.image import FLOAT_PIXELS, ImagePixel
 from clinical_clip.dicom.part10 import Part10
 from clinical_clip.dicom.quiet import quiet
@@ -131,6 +131,8 @@ def _encapsulated(file: Part10, image: ImagePixel, codestream: bytes) -> NDArray
         declared = codestream_size(codestream)
         if declared != (image.rows, image.columns, image.samples):
             raise CorruptImage("compressed frame has another size than the header says", where=name)
+        if not jp2_boxes_are_whole(codestream):
+            raise CorruptImage("JPEG 2000 boxes are damaged", where=name, hint="fetch it again")
     wrapped = b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0" + len(codestream).to_bytes(4, "little") + codestream
     options: dict[str, Any] = {
         "rows": image.rows,

@@ -8,7 +8,7 @@ from clinical_clip.dicom.elements import Elements
 from clinical_clip.dicom.image import ImagePixel
 from clinical_clip.errors import CorruptImage, LimitExceeded
 
-__all__ = ["codestream_size", "frame_bytes"]
+__all__ = ["codestream_size", "frame_bytes", "jp2_boxes_are_whole"]
 
 _ITEM, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 _MAX_FRAGMENTS = 131_072
@@ -119,6 +119,25 @@ def codestream_size(data: bytes) -> tuple[int, int, int] | None:
         (components,) = struct.unpack_from(">H", data, start + 40)
         return height - top, width - left, components
     return _jpeg_size(data) if data[:2] == b"\xff\xd8" else None
+
+
+def jp2_boxes_are_whole(data: bytes) -> bool:
+    """Whether the boxes of a JP2 file, where ``data`` is one, lead to a codestream (ISO 15444-1 I.4).
+
+    DICOM wants the codestream alone (PS3.5 A.4.4), but files with boxes exist, and pydicom walks them; a
+    box of length 0 would keep it walking for ever.
+    """
+    if data[4:8] != b"jP  ":
+        return True
+    at = 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"jp2c":
+            return True
+        if length < 8:
+            return False
+        at += length
+    return False
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int, int] | None:
