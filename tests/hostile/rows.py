@@ -503,6 +503,15 @@ Beyond the table, by the same rule:
   (`tests/hostile/test_around.py`);
 - mutations without end: `python -m tests.hostile.fuzz --minutes 60`.
 
+What fuzzing found, and what became of it:
+
+- pylibjpeg's RLE decoder, written in Rust, panics on damaged segments, and the panic passes
+  `except Exception`: caught, a `CorruptImage`;
+- a JP2 box of length 0 before a JPEG 2000 codestream keeps pydicom walking for ever: boxes are walked
+  before pydicom sees them;
+- a TIFF that declares more rows than its strips cover is decoded by Pillow without a word, the rest black:
+  strips and tiles must cover the page and lie within the file.
+
 What is not seen: JPEG and JPEG 2000 have no checksum, so that damage inside a compressed scan which still
 decodes gives an ugly picture, not a rejection. A cut-off JPEG is seen by its missing end marker.
 
