@@ -10,7 +10,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
-__all__ = ["Gather", "all_gather_with_grad", "average_gradients", "distributed", "local_rows", "no_gather"]
+__all__ = [
+    "Gather",
+    "all_gather_with_grad",
+    "average_gradients",
+    "distributed",
+    "local_rows",
+    "no_gather",
+]
 
 
 class Gather(Protocol):

@@ -6,10 +6,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from clinical_clip.loss.gather import Gather, local_rows, no_gather
+from clinical_clip.loss.precision import at_least_float32, without_autocast
 
 __all__ = ["info_nce", "same_text_mask"]
 
 
+@without_autocast
 def info_nce(
     image_BD: Tensor,
     text_BD: Tensor,
@@ -21,7 +23,7 @@ def info_nce(
     """Mean of the two cross-entropies of image→text and text→image over the batch.
 
     Args:
-        image_BD, text_BD: float (B, D); they are L2-normalised here, in float32.
+        image_BD, text_BD: float (B, D); they are L2-normalised here, in float32 at least.
         logit_scale: scalar, ln of the factor in front of the cosines.
         gather: brings (B, D) of every rank to (N, D) on every rank, own rank in its place; see
             :mod:`clinical_clip.loss.gather`. Each rank then scores its own B rows against all N, and
@@ -30,12 +32,12 @@ def info_nce(
             as a negative. None counts all (CLIP's own, and the paper's rows).
 
     Returns:
-        float32 scalar: this rank's mean over its B rows.
+        scalar: this rank's mean over its B rows.
     """
-    image_BD = functional.normalize(image_BD.float(), dim=1)
-    text_BD = functional.normalize(text_BD.float(), dim=1)
+    image_BD = functional.normalize(at_least_float32(image_BD), dim=1)
+    text_BD = functional.normalize(at_least_float32(text_BD), dim=1)
     image_ND, text_ND = gather(image_BD), gather(text_BD)
-    scale = logit_scale.float().exp()
+    scale = at_least_float32(logit_scale).exp()
     rows_B = local_rows(len(image_BD), gather, device=image_BD.device)
     by_image_BN = scale * image_BD @ text_ND.T
     by_text_BN = scale * text_BD @ image_ND.T

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clinical_clip.atomic import replace_file
 from clinical_clip.errors import OptionError
+from clinical_clip.model.image_towers import clip_config
 
 __all__ = ["WEIGHTS_FILES", "save_openai_archive", "write_random_weights"]
 
@@ -54,9 +55,9 @@ def _write(folder: Path, name: str) -> None:
     else:
         path = folder / "openai" / f"{name}.pt"
         if not path.is_file():
-            import open_clip
+            from open_clip.model import CLIP
 
-            model = open_clip.create_model(f"{name}-quickgelu", load_weights=False)
+            model = CLIP(**clip_config(name))
             with replace_file(path) as stream:
                 save_openai_archive(model, stream)
 
@@ -77,7 +78,7 @@ def _write_bert(folder: Path) -> None:
         stream.write(config.to_json_string().encode())
 
 
-def save_openai_archive(model: nn.Module, stream: IO[bytes]) -> None:
+def save_openai_archive(model: Any, stream: IO[bytes]) -> None:
     """Write an open_clip CLIP as OpenAI writes its archives.
 
     Convolutions, linear layers, attention and projections become half precision; ``input_resolution``,
@@ -87,12 +88,12 @@ def save_openai_archive(model: nn.Module, stream: IO[bytes]) -> None:
 
     convert_weights_to_lp(model, dtype=torch.float16)
     state = {name: value.detach() for name, value in model.state_dict().items()}
-    size: Any = model.visual.image_size
+    size = model.visual.image_size
     state["input_resolution"] = torch.tensor(size[0] if isinstance(size, tuple) else size)
     state["context_length"] = torch.tensor(state["positional_embedding"].shape[0])
     state["vocab_size"] = torch.tensor(state["token_embedding.weight"].shape[0])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is what the format is
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, but it is what the format is
         scripted = torch.jit.script(_tree(state))
         torch.jit.save(scripted, stream)
 
