@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.hostile.target import HOSTILE_LIMITS
+from tests.hostile.target import HOSTILE_LIMITS, within_two_seconds
 
 from clinical_clip.data.picture import read_picture
 from clinical_clip.data.picture_headers import sniff
@@ -20,7 +20,8 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
     with path.open("rb") as file:
         is_picture = sniff(file.read(512))[1]
     reader = read_picture if is_picture else read_frame
-    return reader(path, limits=HOSTILE_LIMITS)
+    with within_two_seconds():
+        return reader(path, limits=HOSTILE_LIMITS)
 
 
 def read_and_measure(path: Path) -> tuple[int, str, str, NDArray[np.uint8] | None]:

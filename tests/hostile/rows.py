@@ -484,9 +484,10 @@ def table() -> str:
 HEAD = """# Hostile files
 
 Each row is a file made in code by `tests/hostile/rows.py`, read in the decoder jail as the product reads
-it. It gets a typed, named rejection or exactly the right pixels, within two seconds and 300 MB above the
-idle decoder process; the run goes on, and files in = indexed + rejected. This page is written from the
-table that the tests run (`python -m tests.hostile.rows > docs/hostile.md`), and a test compares the two.
+it. It gets a typed, named rejection or exactly the right pixels, within two seconds of processor time and
+300 MB above the idle decoder process; the run goes on, and files in = indexed + rejected. This page is
+written from the table that the tests run (`python -m tests.hostile.rows > docs/hostile.md`), and a test
+compares the two.
 
 | file | what it gets |
 |---|---|

@@ -22,7 +22,7 @@ MOST_BYTES = 300_000_000
 
 @pytest.fixture(scope="module")
 def jail() -> Iterator[Jail[Path, tuple[int, str, str, object]]]:
-    with Jail(read_and_measure, workers=1, limits=Limits(timeout_s=2.0, memory_bytes=400 << 20)) as made:
+    with Jail(read_and_measure, workers=1, limits=Limits(timeout_s=30.0, memory_bytes=400 << 20)) as made:
         yield made
 
 
