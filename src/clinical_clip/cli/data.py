@@ -127,13 +127,14 @@ def split(
     _say_overlaps("after", new)
     sizes = ", ".join(f"{name} {len(new.split(name)):,}" for name in new.splits)
     dropped = f"; {len(pairs) - len(new):,} pairs dropped" if len(new) < len(pairs) else ""
-    STDERR.print(f"{out}: {sizes}{dropped}", highlight=False)
+    STDERR.print(f"{out}: {sizes}{dropped}", highlight=False, soft_wrap=True)
     lone = sum(not pair.article for pair in pairs)
     if lone:
         STDERR.print(
             f"{lone:,} pairs name no article, study or patient: they are told apart by image alone",
             style="yellow",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -173,11 +174,12 @@ def shards(
             progress=lambda done, total: progress("writing shards", done, total),
         )
     for pair_id, why in report.left_out[:10]:
-        STDERR.print(f"  {pair_id}: {why}", markup=False, highlight=False)
+        STDERR.print(f"  {pair_id}: {why}", markup=False, highlight=False, soft_wrap=True)
     left = f", {len(report.left_out):,} images could not be read" if report.left_out else ""
     STDERR.print(
         f"{out}: {report.pairs:,} pairs in {report.shards:,} shards, {report.written:,} of them new{left}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -219,6 +221,7 @@ def _say_overlaps(when: str, pairs: PairSet) -> None:
             f"{when}: {one.first or '(none)'} and {one.second or '(none)'} share {one.shared:,} groups, "
             f"{share:.1%} of the pairs in {one.second or '(none)'}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

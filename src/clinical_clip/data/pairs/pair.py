@@ -82,7 +82,7 @@ class Pair:
     semtypes: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     keywords: tuple[str, ...] = field(default=(), repr=False)
     licence: str = field(default="", repr=False)
-    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, repr=False)
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, repr=False, hash=False)
 
     @property
     def has_image(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from clinical_clip.atomic import replace_file
 from clinical_clip.data.pairs.detect import parquet_files
 from clinical_clip.data.pairs.images import ImageFinder, UnsafePath
-from clinical_clip.data.pairs.pair import Pair, RowProblem, split_name
+from clinical_clip.data.pairs.pair import SPLITS, Pair, RowProblem, split_name
 from clinical_clip.data.pairs.store import ImageStore, default_store_folder
 from clinical_clip.errors import ImageRejected, ManifestError, MissingDependency
 
@@ -60,7 +60,7 @@ class _Columns:
 def read_parquet_pairs(
     path: Path, *, cache: Path | None, split: str | None, problems: list[RowProblem]
 ) -> Iterator[Pair]:
-    """The pairs of a Parquet file or of a folder of them, in the order of files and rows.
+    """The pairs of a Parquet file or of a folder of them, in the order of splits, files and rows.
 
     Args:
         path: a file, or a folder such as a copy of a hub's data set.
@@ -75,7 +75,8 @@ def read_parquet_pairs(
     """
     store = ImageStore(cache if cache is not None else default_store_folder())
     seen: set[str] = set()
-    for file in parquet_files(path):
+    order = {name: number for number, name in enumerate(SPLITS)}
+    for file in sorted(parquet_files(path), key=lambda one: order.get(_split_of(one), len(order))):
         own = _split_of(file)
         if split is not None and own and own != split:
             continue
@@ -241,7 +242,7 @@ def _image_column(schema: Any) -> str | None:
 def _split_of(file: Path) -> str:
     """``train`` of ``train-00000-of-00010.parquet``, or of ``train/0000.parquet``."""
     for word in (file.stem.split("-")[0].split("_")[0], file.parent.name):
-        if split_name(word) in ("train", "validation", "test"):
+        if split_name(word) in SPLITS:
             return split_name(word)
     return ""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clinical_clip.data.pairs.pair import Pair, RowProblem, split_name
+from clinical_clip.data.pairs.pair import SPLITS, Pair, RowProblem, split_name
 from clinical_clip.data.pairs.shards import read_shards_manifest, sha256_of, shard_names
 from clinical_clip.data.pairs.store import ImageStore, default_store_folder
 from clinical_clip.errors import ImageRejected, ManifestError
@@ -105,7 +105,7 @@ def verify_shards(folder: Path) -> list[str]:
 
 def _split_of(shard: Path) -> str:
     name = split_name(shard.stem.rpartition("-")[0])
-    return name if name in ("train", "validation", "test") else ""
+    return name if name in SPLITS else ""
 
 
 def _sample(key: str, members: dict[str, bytes], path: Path, split: str) -> ShardSample:

@@ -19,9 +19,11 @@ _ABBREVIATIONS = _words(
     "oct nov dec ph.d m.d b.i.d t.i.d q.d p.o"
 )
 _BREAKS_NOT_BEFORE_DIGITS = _words("fig figs no nos ref refs eq p pp vol tab ca approx ch sect v")
-_ENDS_A_SENTENCE_TOO = _words("etc al a.m p.m i.v i.m p.o yr yrs mo wk hr hrs min sec max pt pts")
+_ENDS_A_SENTENCE_TOO = _words("no etc al a.m p.m i.v i.m p.o yr yrs mo wk hr hrs min sec max pt pts")
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+|$)")
-_OPENING = re.compile(r"[\"'“‘(\[]*")
+_OPENING = "\"'“‘(["
+_PANEL = re.compile(r"\(?[a-z]\)")
+_NUMBER = re.compile(r"[(\[]?([0-9]|[IVX]+\b)")
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")
 _MIN_LETTERS = 3
 
@@ -61,14 +63,16 @@ def sample_sentence(caption: str, rng: random.Random) -> str:
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
     """Whether the punctuation at ``match`` ends the sentence that began at ``start``."""
     follows = text[match.end() + 1 :]
-    following = follows[_OPENING.match(follows).end() :][:1]  # type: ignore[union-attr]
-    if following.islower():
+    following = follows.lstrip(_OPENING)[:1]
+    if following.islower() and not _PANEL.match(follows):
         return False
     if match.group()[0] != ".":
         return True
     last = _LAST_WORD.search(text, start, match.start())
     word = last.group().lower() if last else ""
-    if word in _BREAKS_NOT_BEFORE_DIGITS and (following.isdigit() or following in "IVX"):
+    if word not in _ABBREVIATIONS:
+        word = word.rpartition(".")[2]  # a blank was forgotten: "8 kg.Fig. 1"
+    if word in _BREAKS_NOT_BEFORE_DIGITS and _NUMBER.match(follows):
         return False
     if word in _ENDS_A_SENTENCE_TOO:
         return not following.isdigit()

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clinical_clip.atomic import replace_file
 from clinical_clip.data.files import open_regular
 from clinical_clip.data.pairs.pair import Pair, PairSet
@@ -145,8 +147,9 @@ def _write_shard(path: Path, chosen: Sequence[tuple[int, Pair]]) -> dict[str, An
             for number, pair in chosen:
                 try:
                     suffix, data = _image_bytes(pair)
-                except ImageRejected as error:
-                    left_out.append([pair.pair_id, error.what])
+                except (ImageRejected, FileNotFoundError) as error:
+                    why = error.what if isinstance(error, ImageRejected) else "no such file"
+                    left_out.append([pair.pair_id, why])
                     continue
                 key = f"{number:08d}"
                 _add(tar, f"{key}.{suffix}", data)
@@ -169,20 +172,19 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _image_bytes(pair: Pair) -> tuple[str, bytes]:
-    """Suffix and bytes: a JPEG's or PNG's own, else a PNG of the pixels."""
-    if pair.has_image and not pair.frame:
-        try:
-            with open_regular(pair.image) as file:
-                head = file.read(3)
-                if head in _AS_THEY_ARE:
-                    return _AS_THEY_ARE[head], head + file.readall()  # type: ignore[attr-defined]
-        except OSError:
-            pass  # said better by the reader below
+    """Suffix and bytes: a JPEG's or PNG's own, else a PNG of the pixels. Decoded once in any case, so that
+    no damaged file gets in.
+    """
+    pixels = load_pair_pixels(pair)
+    if not pair.frame:
+        with open_regular(pair.image) as file:
+            head = file.read(3)
+            if head in _AS_THEY_ARE:
+                return _AS_THEY_ARE[head], head + file.read()
     import cv2
 
-    pixels = load_pair_pixels(pair)
     if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR).astype(np.uint8)
     return "png", cv2.imencode(".png", pixels)[1].tobytes()
 
 
