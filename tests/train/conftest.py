@@ -6,15 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from clinical_clip.data.pairs import PairSet  # noqa: E402
-from clinical_clip.train.config import RunConfig  # noqa: E402
-from clinical_clip.train.distributed import World  # noqa: E402
-from clinical_clip.train.log import read_table  # noqa: E402
-from clinical_clip.train.made import make_pairs  # noqa: E402
-from clinical_clip.train.trainer import Trainer  # noqa: E402
+from clinical_clip.data.pairs import PairSet
+from clinical_clip.train.config import RunConfig
+from clinical_clip.train.distributed import World
+from clinical_clip.train.log import read_table
+from clinical_clip.train.made import make_pairs
+from clinical_clip.train.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +30,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> PairSet:
 
 
 @pytest.fixture(scope="session")
-def manifest(made: PairSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def manifest(made: PairSet) -> Path:
     """The made pairs as a manifest, for what starts in a process of its own."""
-    path = tmp_path_factory.mktemp("manifest") / "manifest.csv"
+    path = made.pairs[0].image.parent / "manifest.csv"
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["image", "caption", "split"])

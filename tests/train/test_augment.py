@@ -50,7 +50,7 @@ def test_flip_is_horizontal() -> None:
 
 def test_crops_are_those_of_torchvision() -> None:
     """Area share and aspect over many draws, against RandomResizedCrop's own."""
-    torch = pytest.importorskip("torch")
+    import torch
     from torchvision.transforms import RandomResizedCrop
 
     rng = random.Random(0)
@@ -72,7 +72,7 @@ def test_crops_are_those_of_torchvision() -> None:
 def test_brightness_and_contrast_as_torchvision_does_them() -> None:
     from dataclasses import replace
 
-    torch = pytest.importorskip("torch")
+    import torch
     from torchvision.transforms.functional import adjust_brightness, adjust_contrast
 
     pixels = picture(64, 64)

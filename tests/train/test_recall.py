@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from clinical_clip.train.recall import precision_at, recall_at  # noqa: E402
+from clinical_clip.train.recall import precision_at, recall_at
 
 
 @pytest.mark.parametrize("k", [1, 5, 10])

@@ -16,7 +16,9 @@ GOLDEN = Path(__file__).parent / "golden" / "recipes.json"
 
 def test_recipes_are_frozen() -> None:
     """A changed digest is a changed experiment: update the golden file only on purpose."""
-    assert {name: make(Weights()).digest for name, make in recipes().items()} == json.loads(GOLDEN.read_text())
+    assert {name: make(Weights()).digest for name, make in recipes().items()} == json.loads(
+        GOLDEN.read_text()
+    )
 
 
 def test_digest_follows_every_field_but_folders() -> None:

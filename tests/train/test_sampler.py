@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 
 import pytest
 
@@ -32,7 +33,8 @@ def test_ranks_share_the_global_batches(world: int) -> None:
     ranks = [
         list(BatchSampler(length=50, batch_size=8, seed=3, rank=rank, world=world)) for rank in range(world)
     ]
-    assert [sum((rank[number] for rank in ranks), []) for number in range(len(whole))] == whole
+    joined = [list(chain(*(rank[number] for rank in ranks))) for number in range(len(whole))]
+    assert joined == whole
 
 
 def test_resumed_inside_an_epoch_gives_what_is_left() -> None:

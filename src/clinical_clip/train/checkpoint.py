@@ -143,9 +143,10 @@ class CheckpointStore:
                     raise ValueError(f"{name} has another digest")
             weights = load_file(path / "model.safetensors")
             state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # torch and safetensors raise many kinds on damaged bytes
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TrainingError(
-                f"a checkpoint is damaged ({error})", where=path.name, hint="delete its folder"
+                f"a checkpoint is damaged ({what})", where=path.name, hint="delete its folder"
             ) from error
         return LoadedCheckpoint(facts=facts, weights=weights, state=state)
 

@@ -7,10 +7,12 @@ ranks there are, or on whether the run was interrupted before it.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import random
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.context import ForkServerContext
 
 import torch
 from torch import Tensor
@@ -182,6 +184,13 @@ def _start_worker(number: int) -> None:
     torch.set_num_threads(1)
 
 
+def _context() -> ForkServerContext:
+    """Workers forked from a server that has this module loaded, and no threads or GPU of the run's."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 class PairLoader:
     """Batches of a dataset in a sampler's order, whatever the number of workers."""
 
@@ -202,7 +211,7 @@ class PairLoader:
             pin_memory=pin_memory,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # its own: opening the loader must not draw from the run's
-            multiprocessing_context="forkserver" if workers else None,
+            multiprocessing_context=_context() if workers else None,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
         )

@@ -18,7 +18,7 @@ __all__ = ["smoke_recipes"]
 
 _WIDTH = 32
 _DATA = DataConfig(batch_size=8, workers=0)
-_OPTIM = OptimConfig(lr=1e-3)
+_OPTIM = OptimConfig(lr=2e-4)
 
 
 def _run(name: str, model: DualEncoderConfig) -> RunConfig:
