@@ -28,16 +28,31 @@ class ShardSample:
     image: bytes
 
 
-def read_shard(path: Path, *, split: str = "") -> Iterator[ShardSample]:
+def read_shard(
+    path: Path, *, split: str = "", problems: list[RowProblem] | None = None
+) -> Iterator[ShardSample]:
     """The samples of one tar file, in order.
 
     Args:
         path: of the shard.
         split: the split of samples that name none.
+        problems: samples without an image or with unreadable metadata are added here and passed over;
+            where None, the first one is an error.
 
     Raises:
-        ManifestError: damaged, or a sample without an image; naming the shard and the sample's key.
+        ManifestError: a damaged shard or sample, naming the shard and the sample's key.
     """
+    for key, members in _samples(path):
+        try:
+            yield _sample(key, members, path, split)
+        except ManifestError as error:
+            if problems is None:
+                raise
+            problems.append(RowProblem(where=error.where, what=error.what))
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Keys and the members that share them, by suffix."""
     key, members = "", dict[str, bytes]()
     try:
         with tarfile.open(path, mode="r:") as tar:
@@ -48,13 +63,13 @@ def read_shard(path: Path, *, split: str = "") -> Iterator[ShardSample]:
                 if member.size > _MAX_MEMBER:
                     raise ManifestError("a member that is too large", where=path.name, hint="split it")
                 if own != key and members:
-                    yield _sample(key, members, path, split)
+                    yield key, members
                     members = {}
                 key = own
                 stream = tar.extractfile(member)
                 members[suffix.lower()] = stream.read() if stream is not None else b""
             if members:
-                yield _sample(key, members, path, split)
+                yield key, members
     except (tarfile.TarError, OSError, EOFError) as error:
         raise ManifestError(
             f"a damaged shard ({type(error).__name__})",
@@ -73,7 +88,7 @@ def unpack_shards(path: Path, *, folder: Path | None, problems: list[RowProblem]
     store = ImageStore(folder if folder is not None else default_store_folder())
     seen: set[str] = set()
     for shard in shard_names(path):
-        for sample in read_shard(shard, split=_split_of(shard)):
+        for sample in read_shard(shard, split=_split_of(shard), problems=problems):
             where = f"{shard.name}, {sample.pair.pair_id[:60]}"
             if sample.pair.pair_id in seen:
                 problems.append(RowProblem(where=where, what="an id given before"))
