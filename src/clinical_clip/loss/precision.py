@@ -25,7 +25,7 @@ def without_autocast(
     """The same function, its matrix products kept out of autocast."""
 
     @wraps(function)
-    def outside(first: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def outside(first: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         with torch.autocast(first.device.type, enabled=False):
             return function(first, *args, **kwargs)
 

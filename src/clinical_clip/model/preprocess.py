@@ -88,7 +88,7 @@ class ImagePreprocessing:
             canvas[top : top + target_h, left : left + target_w] = image
             return canvas
         top, left = round((target_h - self.size) / 2), round((target_w - self.size) / 2)
-        return np.ascontiguousarray(image[top : top + self.size, left : left + self.size])
+        return np.array(image[top : top + self.size, left : left + self.size], order="C")
 
     def apply(self, image_HWC: NDArray[np.uint8]) -> Tensor:
         """uint8 (H, W) or (H, W, 3) → float32 (3, size, size), normalised."""

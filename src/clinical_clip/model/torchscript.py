@@ -11,6 +11,7 @@ functions are kept as their names, calls as inert records.
 from __future__ import annotations
 
 import pickletools
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def read_torchscript(path: Path, *, wanted: Callable[[str], bool] = lambda name:
             [pickled] = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
             root = pickled.removesuffix("data.pkl")
             tree = _parse(archive.read(pickled))
-            found = dict(_tensors(tree, "", 0))
+            found = dict(_tensors(tree, _StateNames(archive, root), "", 0))
             return {name: _materialise(archive, root, ref) for name, ref in found.items() if wanted(name)}
     except (zipfile.BadZipFile, ValueError, KeyError, IndexError, TypeError, EOFError, RuntimeError) as error:
         raise WeightsError(
@@ -107,14 +108,48 @@ def read_torchscript(path: Path, *, wanted: Callable[[str], bool] = lambda name:
         ) from error
 
 
-def _tensors(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, _TensorRef]]:
+class _StateNames:
+    """Which attributes of a class are parameters and buffers: the text of ``code/`` lists them.
+
+    Other tensor attributes (constants such as a causal mask) are no part of a state dict.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        self.archive, self.root = archive, root
+        self.known: dict[str, set[str] | None] = {}
+
+    def of(self, kind: Any) -> set[str] | None:
+        """The names, or None where the archive does not say."""
+        if not isinstance(kind, _Name):
+            return None
+        if kind.value not in self.known:
+            self.known[kind.value] = self._look_up(*kind.value.split(" ", maxsplit=1))
+        return self.known[kind.value]
+
+    def _look_up(self, module: str, name: str) -> set[str] | None:
+        path = f"{self.root}code/{module.replace('.', '/')}.py"
+        if path not in self.archive.namelist():
+            return None
+        text = self.archive.read(path).decode("utf-8")
+        header = re.search(
+            rf"^class {re.escape(name)}\(Module\):\n((?:  __\w+__ = \[.*\]\n)+)", text, re.MULTILINE
+        )
+        if header is None or "__buffers__" not in header[1]:
+            return None
+        return set(re.findall(r'"([^"]+)"', header[1]))
+
+
+def _tensors(value: Any, names: _StateNames, prefix: str, depth: int) -> Iterator[tuple[str, _TensorRef]]:
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, _TensorRef):
         yield prefix, value
     elif isinstance(value, _Record) and isinstance(value.state, dict):
+        state_names = names.of(value.kind)
         for name, child in value.state.items():
-            yield from _tensors(child, f"{prefix}.{name}" if prefix else str(name), depth + 1)
+            if isinstance(child, _TensorRef) and state_names is not None and name not in state_names:
+                continue
+            yield from _tensors(child, names, f"{prefix}.{name}" if prefix else str(name), depth + 1)
 
 
 def _materialise(archive: zipfile.ZipFile, root: str, ref: _TensorRef) -> Tensor:

@@ -38,7 +38,7 @@ OPENAI_SHA256 = {
 }
 """SHA-256 of OpenAI's published archives; they stand in their download addresses."""
 
-_OPENAI_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+_OPENAI_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 _OPENAI_TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 _ORIGINS = {
     "openai": "download {name} from OpenAI (https://openaipublic.azureedge.net/clip/models/{sha256}/{file})",
