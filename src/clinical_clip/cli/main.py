@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clinical_clip import __version__
+from clinical_clip.cli.data import data_app
 from clinical_clip.cli.demo import demo
 from clinical_clip.cli.embed import embed
 from clinical_clip.cli.encoder import encoder_app
@@ -34,6 +35,7 @@ app.command()(search)
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(encoder_app, name="encoder")
 app.add_typer(samples_app, name="samples")
+app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
 
 

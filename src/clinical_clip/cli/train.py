@@ -73,10 +73,9 @@ def run(
     torchrun --standalone --nproc-per-node 4 -m clinical_clip train RECIPE ...
     """
     _need_torch()
-    import torch
-
     from clinical_clip.errors import OptionError
     from clinical_clip.train.config import with_changes
+    from clinical_clip.train.distributed import use_threads
     from clinical_clip.train.loop import train
     from clinical_clip.train.preempt import REQUEUE_STATUS
     from clinical_clip.train.recipes import Weights, recipe
@@ -85,8 +84,7 @@ def run(
         raise OptionError(
             "no pairs to learn from", where="--data", hint="give a data set, or try `train smoke`"
         )
-    if threads is not None:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     changes = {"seed": seed, "max_steps": max_steps, "data__workers": workers}
     config = with_changes(
         recipe(recipe_name, Weights(folder=weights, checked=not own_weights)),
@@ -110,38 +108,37 @@ def run(
 def list_recipes() -> None:
     """Every recipe: image tower, text tower, loss, learning rate, epochs, batch."""
     _need_torch()
-    from rich.console import Console
-    from rich.table import Table
-
     from clinical_clip.errors import MissingDependency
     from clinical_clip.train.recipes import Weights, recipes
 
-    table = Table("recipe", "image tower", "text tower", "loss", "rate", "epochs", "batch", box=None)
+    print(
+        f"{'recipe':24} {'image tower':19} {'text tower':24} {'loss':9} {'rate':>6} {'epochs':>6} {'batch':>5}"
+    )
     for name, make in recipes().items():
         try:
             config = make(Weights())
         except MissingDependency as error:
-            table.add_row(name, f"({error.what})", "", "", "", "", "")
+            print(f"{name:24} not here: {error}")
             continue
         text = config.model.text
         words = "-" if text is None else f"{text.kind} {text.architecture}, {text.pooling}"
         rate = f"{config.optim.lr:g}" if config.epochs else "-"
-        numbers = (rate, str(config.epochs), str(config.data.batch_size))
-        table.add_row(name, config.model.image.architecture, words, config.loss.kind, *numbers)
-    Console().print(table)
+        print(
+            f"{name:24} {config.model.image.architecture:19} {words:24} {config.loss.kind:9} "
+            f"{rate:>6} {config.epochs:>6} {config.data.batch_size:>5}"
+        )
 
 
 @train_app.command("smoke")
 def smoke(out: Annotated[Path, typer.Option(help="Folder for the runs.")], *, threads: Threads = 1) -> None:
     """Train every family for some steps on made pairs: proves that training works here."""
     _need_torch()
-    import torch
-
+    from clinical_clip.train.distributed import use_threads
     from clinical_clip.train.loop import train
     from clinical_clip.train.made import make_pairs
     from clinical_clip.train.recipes import smoke_recipes
 
-    torch.set_num_threads(threads or 1)
+    use_threads(threads)
     pairs = make_pairs(out / "made", 48)
     for name, config in smoke_recipes().items():
         result = train(

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from clinical_clip.errors import OptionError
 
-__all__ = ["World", "open_world"]
+__all__ = ["World", "open_world", "use_threads"]
+
+
+def use_threads(count: int | None) -> None:
+    """How many CPU threads torch may use; None leaves it to torch."""
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 @dataclass(frozen=True, kw_only=True)
