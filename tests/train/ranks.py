@@ -26,7 +26,6 @@ def configs() -> dict[str, RunConfig]:
         "accumulate": with_changes(vit, accumulate=2),
         "gradcache": with_changes(vit, gradcache_chunk=2),
         "fsdp2": with_changes(vit, parallel="fsdp2"),
-        "fsdp2-rn": with_changes(rn, parallel="fsdp2"),
     }
 
 

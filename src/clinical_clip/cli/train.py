@@ -112,7 +112,8 @@ def list_recipes() -> None:
     from clinical_clip.train.recipes import Weights, recipes
 
     print(
-        f"{'recipe':24} {'image tower':19} {'text tower':24} {'loss':9} {'rate':>6} {'epochs':>6} {'batch':>5}"
+        f"{'recipe':24} {'image tower':19} {'text tower':24} {'loss':9} "
+        f"{'rate':>6} {'epochs':>6} {'batch':>5}"
     )
     for name, make in recipes().items():
         try:
