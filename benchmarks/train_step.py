@@ -151,7 +151,8 @@ def benchmark(towers: str, pairs: PairSet, options: argparse.Namespace, world: W
     print(f"  GradCache's time, of the step's (bar 1.5):   {ratio('gradcache', 'ours'):.2f}")
     rate = loader_rate(pairs, loader_config, options.workers)
     print(
-        f"  loader alone {rate:.0f} pairs/s with {options.workers} worker(s), of the step's (bar 3): {rate / ours:.1f}"
+        f"  loader alone {rate:.0f} pairs/s with {options.workers} worker(s), "
+        f"of the step's (bar 3): {rate / ours:.1f}"
     )
 
 
