@@ -71,6 +71,13 @@ def test_a_saved_model_needs_nothing_of_what_it_started_from(tmp_path: Path) -> 
     assert load_model(tmp_path / "elsewhere").logit_scale.item() == 3.25
 
 
+@pytest.mark.parametrize(("name", "apart"), [("convirt", True), ("bert", False)])
+def test_spaces_of_vectors_have_their_own_digests(name: str, apart: bool, tmp_path: Path) -> None:
+    save_model(CONFIGS[name].build(), tmp_path / "m")
+    features = json.loads((tmp_path / "m" / "model.json").read_text())["features"]
+    assert (features["retrieval"] != features["shared"]) == apart
+
+
 def test_a_bert_takes_its_tokenizer_along(tmp_path: Path) -> None:
     model = bert_config().build()
     save_model(model, tmp_path / "m")

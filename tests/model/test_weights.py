@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import pickle
 import warnings
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from clinical_clip.errors import WeightsError
 from clinical_clip.model.bert import resolve_source
 from clinical_clip.model.config import ImageTowerConfig, TextTowerConfig, WeightsSpec
+from clinical_clip.model.provenance import weights_used
 from clinical_clip.model.torchscript import is_torchscript, read_torchscript
 from clinical_clip.model.weights import (
     OPENAI_SHA256,
@@ -28,7 +30,7 @@ from clinical_clip.model.weights import (
     read_state,
     state_sha256,
 )
-from tests.model.make import TEXTS, clip_config, peer, write_archive
+from tests.model.make import TEXTS, bert_config, clip_config, peer, write_archive
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "clinical_clip"
 
@@ -399,6 +401,29 @@ def test_a_pooler_that_is_needed_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"missing pooler\.dense"):
         TextTowerConfig(kind="bert", source=source, pooling="pooler").build()
     TextTowerConfig(kind="bert", source=source, pooling="max").build()
+
+
+def test_half_precision_folders_become_float32(tmp_path: Path) -> None:
+    write_bert(tmp_path / "bert", form="safetensors")
+    config = tmp_path / "bert" / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "dtype": "float16", "torch_dtype": "float16"}))
+    tower = TextTowerConfig(kind="bert", source=str(tmp_path / "bert")).build()
+    assert {p.dtype for p in tower.parameters()} == {torch.float32}
+
+
+def test_what_a_model_starts_from_is_recorded(archive: Path, tmp_path: Path) -> None:
+    write_bert(tmp_path / "bert", form="bin")
+    spec = WeightsSpec(format="openai", path=str(archive))
+    config = bert_config(
+        image=ImageTowerConfig(architecture="tiny-resnet", weights=spec),
+        text=TextTowerConfig(kind="bert", source=str(tmp_path / "bert")),
+    )
+    assert weights_used(config) == {
+        "openai/tiny.pt": file_sha256(archive),
+        "bert/pytorch_model.bin": file_sha256(tmp_path / "bert" / "pytorch_model.bin"),
+    }
+    assert weights_used(clip_config()) == {}
 
 
 def test_case_follows_the_folder_and_can_be_set(tmp_path: Path) -> None:

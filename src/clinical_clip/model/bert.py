@@ -14,7 +14,7 @@ from clinical_clip.model.weights import load_strictly, read_state
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["BERT_SHAPES", "character_vocabulary", "open_bert", "resolve_source"]
+__all__ = ["BERT_SHAPES", "character_vocabulary", "open_bert", "resolve_source", "weights_file"]
 
 BERT_SHAPES: dict[str, dict[str, Any]] = {
     # Bio_ClinicalBERT's config: BERT-base with the cased vocabulary.
@@ -43,6 +43,7 @@ _FILES = [
     "tokenizer_config.json",
     "special_tokens_map.json",
 ]
+_ATTENTION = "sdpa"  # takes the boolean masks that BertTower gives
 _PRETRAINING_HEADS = ("cls.",)  # masked words and next sentence: not part of the encoder
 
 
@@ -64,19 +65,19 @@ def open_bert(config: TextTowerConfig) -> tuple[Any, PreTrainedTokenizerBase]:
     Raises:
         WeightsError: nothing under ``config.source``, or it does not fit.
     """
-    from transformers import AutoConfig, AutoModel, BertConfig, BertModel, BertTokenizer
+    from transformers import AutoConfig, BertConfig, BertTokenizer
 
     if config.source is None:
-        shape = BertConfig(**BERT_SHAPES[config.architecture])
         lower = config.lowercase is not False
-        return BertModel(shape), BertTokenizer(vocab=character_vocabulary(), do_lower_case=lower)
+        random_body = _shaped(BertConfig(**BERT_SHAPES[config.architecture]))
+        return random_body, BertTokenizer(vocab=character_vocabulary(), do_lower_case=lower)
     folder = resolve_source(config.source)
-    body = AutoModel.from_config(AutoConfig.from_pretrained(folder))  # type: ignore[no-untyped-call]
+    body = _shaped(AutoConfig.from_pretrained(folder))
     if not hasattr(body, "encoder") or not hasattr(body.encoder, "layer"):
         raise WeightsError(
             f"{type(body).__name__} is not laid out as a BERT",
             where=str(folder),
-            hint="give a BERT or RoBERTa: embeddings, encoder.layer, pooler",
+            hint="give a BERT: embeddings, encoder.layer, pooler",
         )
     if config.shape_only:
         return body, _tokenizer(folder, config.lowercase)
@@ -84,22 +85,32 @@ def open_bert(config: TextTowerConfig) -> tuple[Any, PreTrainedTokenizerBase]:
     return body, _tokenizer(folder, config.lowercase)
 
 
+def _shaped(config: Any) -> Any:
+    """A model of that shape, at random, in float32 whatever dtype the config names."""
+    from transformers import AutoModel
+
+    return AutoModel.from_config(config, attn_implementation=_ATTENTION).float()  # type: ignore[no-untyped-call]
+
+
 def _load(body: Any, folder: Path, pooling: Pooling) -> None:
-    weights = next(
-        (folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()),
-        None,
-    )
-    if weights is None:
-        raise WeightsError(
-            "no model.safetensors and no pytorch_model.bin",
-            where=str(folder),
-            hint="put one beside config.json; files of other frameworks are not read",
-        )
+    weights = weights_file(folder)
     state = _encoder_state(read_state(weights), str(body.base_model_prefix))
     if pooling != "pooler":  # a pooler that is not used need not be there, and is not kept
         body.pooler = None
         state = {name: value for name, value in state.items() if not name.startswith("pooler.")}
     load_strictly(body, state, where=str(weights))
+
+
+def weights_file(folder: Path) -> Path:
+    """``model.safetensors`` of a folder, else ``pytorch_model.bin``. Raises WeightsError."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(
+        "no model.safetensors and no pytorch_model.bin",
+        where=str(folder),
+        hint="put one beside config.json; files of other frameworks are not read",
+    )
 
 
 def _encoder_state(state: dict[str, Any], prefix: str) -> dict[str, Any]:

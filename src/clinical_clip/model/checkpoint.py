@@ -2,7 +2,7 @@
 
 ::
 
-    model.json               config, preprocessing digest, parameter count, digests of the other files
+    model.json               config, digests of preprocessing, of each space of vectors, of the files
     model.safetensors        every parameter and buffer
     known_answer.safetensors what it says of made pictures and texts
     text/                    a BERT's config.json and tokenizer
@@ -30,7 +30,7 @@ from clinical_clip.model.text_towers import BertTower
 from clinical_clip.model.tokens import BertTokens
 from clinical_clip.model.weights import load_strictly
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["feature_digests", "load_model", "save_model"]
 
 _REVISION = 1
 _WEIGHTS, _ANSWER, _CARD = "model.safetensors", "known_answer.safetensors", "model.json"
@@ -56,6 +56,7 @@ def save_model(model: DualEncoder, folder: Path) -> str:
         "revision": _REVISION,
         "config": model.config.to_json(),
         "preprocessing": model.preprocess.digest,
+        "features": feature_digests(model, digests[_WEIGHTS]),
         "width": model.width,
         "retrieval_width": model.retrieval_width,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -64,6 +65,19 @@ def save_model(model: DualEncoder, folder: Path) -> str:
     with replace_file(folder / _CARD) as stream:
         stream.write((json.dumps(card, indent=2) + "\n").encode())
     return digests[_WEIGHTS]
+
+
+def feature_digests(model: DualEncoder, weights_sha256: str) -> dict[str, str]:
+    """One digest for each space of vectors: an index of one must never be searched with another's queries.
+
+    ``retrieval`` is what images are searched by; ``shared`` is behind both heads, for text and images
+    together. They are the same where the retrieval feature is taken after the head.
+    """
+    kinds = {"retrieval": model.config.retrieval, "shared": "after_head"}
+    return {
+        name: hashlib.sha256(f"{weights_sha256}|{model.preprocess.digest}|{kind}".encode()).hexdigest()
+        for name, kind in kinds.items()
+    }
 
 
 def load_model(folder: Path, *, self_test: bool = True) -> DualEncoder:
