@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from clinical_clip.atomic import replace_file
@@ -28,7 +28,7 @@ from clinical_clip.model.dual import DualEncoder
 from clinical_clip.model.self_test import check_answer, known_answer
 from clinical_clip.model.text_towers import BertTower
 from clinical_clip.model.tokens import BertTokens
-from clinical_clip.model.weights import load_strictly
+from clinical_clip.model.weights import file_sha256, load_strictly, read_state
 
 __all__ = ["feature_digests", "load_model", "save_model"]
 
@@ -91,7 +91,7 @@ def load_model(folder: Path, *, self_test: bool = True) -> DualEncoder:
     """
     card = _read_card(folder)
     for name, digest in card["sha256"].items():
-        _read_checked(folder, name, digest)
+        _checked(folder, name, digest)
     config = DualEncoderConfig.from_json(card["config"]).without_weights()
     if config.text is not None and config.text.kind == "bert":
         config = replace(config, text=replace(config.text, source=str(folder / "text")))
@@ -128,18 +128,16 @@ def _read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def _read_checked(folder: Path, name: str, digest: str) -> bytes:
+def _checked(folder: Path, name: str, digest: str) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
         raise WeightsError(f"{name} is missing", where=str(folder), hint="copy the whole folder again")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
+    if file_sha256(path) != digest:
         raise WeightsError(f"{name} is damaged", where=str(folder), hint="copy the whole folder again")
-    return content
+    return path
 
 
 def _tensors(folder: Path, name: str, digests: Mapping[str, str]) -> dict[str, Tensor]:
     if name not in digests:
         raise WeightsError(f"{name} is missing", where=str(folder), hint="copy the whole folder again")
-    loaded: dict[str, Tensor] = load(_read_checked(folder, name, digests[name]))
-    return loaded
+    return read_state(_checked(folder, name, digests[name]))
