@@ -31,6 +31,7 @@ from clinical_clip.train.data import Batch, PairDataset, PairLoader
 from clinical_clip.train.distributed import World
 from clinical_clip.train.forward import autocast
 from clinical_clip.train.made import make_pairs
+from clinical_clip.train.memory import keep_freed_memory
 from clinical_clip.train.sampler import BatchSampler
 from clinical_clip.train.step import Stepper
 
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as a run does; the peer gains as much
     world = World(rank=0, size=1, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     with tempfile.TemporaryDirectory() as scratch:
         if options.data is None:

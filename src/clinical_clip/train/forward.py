@@ -21,11 +21,18 @@ __all__ = ["Towers", "autocast", "encode", "parallelise", "text_tower"]
 
 
 class Towers(nn.Module):
-    """uint8 images and tokens → features in float32, before L2-normalisation."""
+    """uint8 images and tokens → features in float32, before L2-normalisation.
 
-    def __init__(self, model: DualEncoder) -> None:
+    Args:
+        channels_last: lay out the image tower and its input as convolutions like it best.
+    """
+
+    def __init__(self, model: DualEncoder, *, channels_last: bool = False) -> None:
         super().__init__()
         self.model = model
+        self._channels_last = channels_last
+        if channels_last:
+            model.image.to(memory_format=torch.channels_last)
 
     def forward(
         self, image_BHWC: Tensor, tokens: TokenBatch, cached: Tensor | None = None, retrieval: bool = False
@@ -38,6 +45,8 @@ class Towers(nn.Module):
         """
         model = self.model
         image_BCHW = model.preprocess.normalise(image_BHWC)
+        if self._channels_last:
+            image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
         image_BD = model.encode_image(image_BCHW)
         if cached is None:
             text_BD = model.encode_text(tokens)

@@ -51,7 +51,8 @@ class Stepper:
 
     def __init__(self, config: RunConfig, model: DualEncoder, world: World) -> None:
         self._config, self._model, self._world = config, model, world
-        self.plain = Towers(model)
+        sharded = world.size > 1 and config.parallel == "fsdp2"  # which wants rows as they lie
+        self.plain = Towers(model, channels_last=_is_convolutional(model) and not sharded)
         # GradCache averages over ranks itself, once the chunks are through: no wrapper may do it before.
         alone = replace(world, size=1) if config.gradcache_chunk else world
         self.towers = parallelise(self.plain, alone, kind=config.parallel, compiled=config.compile)
@@ -139,6 +140,10 @@ class Stepper:
             for parameter in self._learning:
                 if parameter.grad is not None:
                     parameter.grad.mul_(limit / norm)
+
+
+def _is_convolutional(model: DualEncoder) -> bool:
+    return not hasattr(model.image.body, "transformer")
 
 
 def _counts(batch: Batch) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from clinical_clip.train.data import Batch, PairDataset, PairLoader
 from clinical_clip.train.distributed import World
 from clinical_clip.train.forward import text_tower
 from clinical_clip.train.log import ProgressBar, RunLog
+from clinical_clip.train.memory import keep_freed_memory
 from clinical_clip.train.optim import learning_rate_factor
 from clinical_clip.train.preempt import StopFlag, stop_on_signals
 from clinical_clip.train.sampler import BatchSampler, Position
@@ -69,6 +70,8 @@ class Trainer:
         self, config: RunConfig, *, data: PairSet, validation: PairSet, out: Path, world: World
     ) -> None:
         self.config, self.out, self.world = config, out, world
+        if world.device.type == "cpu":
+            keep_freed_memory()
         self.model = config.model.build(seed=config.seed).to(world.device).train()
         self._stepper = Stepper(config, self.model, world)
         self._sharded = config.parallel == "fsdp2" and world.size > 1
