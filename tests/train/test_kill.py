@@ -15,6 +15,12 @@ from clinical_clip.train.recipes import recipe
 from tests.train.conftest import Runs
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def _validation(folder: Path) -> str:
+    return (folder / "validation.csv").read_text()
+
+
 QUICK = [("smoke-clip-rn", "step-6"), ("smoke-clinical-clip-vit", "rename-4")]
 FULL = [
     (name, moment)
@@ -35,6 +41,7 @@ def _killed_and_resumed(name: str, moment: str, manifest: Path, runs: Runs) -> N
     result = resumed.run()
     assert (result.status, result.steps) == ("done", 8)
     assert runs.read("killed") == runs.read("whole")
+    assert _validation(runs.folder / "killed") == _validation(runs.folder / "whole")
     for (key, tensor), other in zip(
         resumed.model.state_dict().items(), whole.model.state_dict().values(), strict=True
     ):

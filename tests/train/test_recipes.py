@@ -34,6 +34,7 @@ def test_identity_ignores_what_may_change_when_a_run_goes_on() -> None:
     assert one.identity != with_changes(one, data__batch_size=16).identity
     cosine = with_changes(one, optim__schedule="cosine")
     assert cosine.identity != with_changes(cosine, epochs=1).identity
+    assert cosine.identity != with_changes(cosine, max_steps=3).identity
 
 
 def test_what_the_method_states_of_all_rows() -> None:

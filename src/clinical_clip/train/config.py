@@ -156,10 +156,10 @@ class RunConfig:
     def identity(self) -> str:
         """The digest without what may change when a run goes on: its length, workers, what it keeps."""
         fields = dataclasses.asdict(self)
-        for name in ("max_steps", "checkpoint_steps", "keep", "compile", "max_rejected_share"):
+        for name in ("checkpoint_steps", "keep", "compile", "max_rejected_share"):
             del fields[name]
-        if self.optim.schedule == "constant":
-            del fields["epochs"]
+        if self.optim.schedule == "constant":  # else the rate of every step depends on the length
+            del fields["epochs"], fields["max_steps"]
         del fields["data"]["workers"]
         return _digest(fields)
 

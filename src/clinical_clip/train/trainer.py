@@ -250,9 +250,9 @@ class Trainer:
                 where=f"recipe {self.config.name}",
                 hint="run again in fp32 or with a lower learning rate",
             )
-        self._save(found)
-        if log is not None:
+        if log is not None:  # first: a kill in between drops the row, since its step is past the checkpoint
             log.validation({"step": self._step, "epoch": self._position.epoch, **found})
+        self._save(found)
 
     def _save(self, validation: dict[str, float]) -> None:
         weights = collect_weights(self._stepper, self.model, sharded=self._sharded)
