@@ -171,7 +171,7 @@ def plot_curves(folder: Path, path: Path) -> None:
             "matplotlib is needed for the curves", hint="pip install 'clinical-clip[train]'"
         ) from None
     steps, validation = read_table(folder / "steps.csv"), read_table(folder / "validation.csv")
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.plot([row["step"] for row in steps], [row["loss"] for row in steps], lw=0.6, label="training")
@@ -183,6 +183,8 @@ def plot_curves(folder: Path, path: Path) -> None:
         right.plot(at, [100 * row[name] for row in validation], "o-", label=name.replace("_", " "))
     right.set(xlabel="optimizer step", ylabel="%", title="Retrieval among the validation pairs")
     if right.lines:
-        right.legend(fontsize="small")
+        right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     with replace_file(path) as stream:
         figure.savefig(stream, format="png", dpi=110)
