@@ -26,7 +26,7 @@ def kill() -> None:
 
 
 def arm(moment: str, number: int) -> None:
-    check, replace, prune = Stepper._check, os.replace, CheckpointStore._prune
+    check, replace, prune = Stepper._check, os.replace, CheckpointStore.prune
 
     def in_step(self: Stepper, loss: float, norm: float, step: int) -> None:
         check(self, loss, norm, step)
@@ -45,7 +45,7 @@ def arm(moment: str, number: int) -> None:
 
     Stepper._check = in_step
     checkpoint.os.replace = before_rename
-    CheckpointStore._prune = after_rename
+    CheckpointStore.prune = after_rename
 
 
 if __name__ == "__main__":

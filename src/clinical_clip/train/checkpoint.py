@@ -96,7 +96,7 @@ class CheckpointStore:
                 where=str(self.folder),
                 hint="free some space, then run the same command again: it resumes",
             ) from error
-        self._prune()
+        self.prune()
         return final
 
     def latest(self) -> LoadedCheckpoint | None:
@@ -160,7 +160,10 @@ class CheckpointStore:
                     found.append((int(match[1]), path))
         yield from sorted(found, reverse=True)
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Drop what is not kept, and what a kill left half-written."""
+        for path in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
         best = self.best()
         for _, path in list(self._steps())[self._keep :]:
             if best is None or path != best[0]:

@@ -289,6 +289,8 @@ class Trainer:
         restore_state(
             self._stepper, self.model, found.weights, found.state, self.world, sharded=self._sharded
         )
+        if self.world.leads:
+            self._store.prune()
         self._step, self._position = facts.step, Position(epoch=facts.epoch, batch=facts.batch)
         self.counts = Counts(**facts.counts)  # type: ignore[arg-type]
 
