@@ -7,9 +7,11 @@ in float64. The answer is that of float64 brute force over the stored vectors, w
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import numkong
 import numpy as np
@@ -25,16 +27,44 @@ SCORE_STEP = 1e-6
 Segments = Sequence[NDArray[np.float16]]
 """Arrays (N_i, D) that count as one of (N, D): the mapped file and the rows not yet in it."""
 
-_CHUNK_ROWS = 16_384
+_MOST_ROWS = 65_536
+"""Rows that one thread scans in one go; a matrix is cut into equal parts of at most so many."""
+
+_CHUNK_ROWS = 8_192
 _BLOCKS = 64
 _RESCORE_ROWS = 32_768
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
 def _pool(pid: int) -> ThreadPoolExecutor:
     """Threads for the kernel, which lets go of the interpreter lock; one pool a process (``pid``)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ThreadPoolExecutor(max_workers=cores, thread_name_prefix="scan")
+    return ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="scan")
+
+
+def _equal_part(rows: int) -> int:
+    """Rows a part, so that every core gets as many parts as the others: none waits for the last.
+
+    >>> -(-82_000 // _equal_part(82_000)) % _cores()
+    0
+    """
+    rounds = -(-rows // (_cores() * _MOST_ROWS))
+    return max(1024, -(-rows // (_cores() * max(1, rounds))))
+
+
+_memory = threading.local()
+
+
+def _scratch(name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """This thread's own memory (size,), kept for its next call: fresh memory costs a fault a page."""
+    held = getattr(_memory, name, None)
+    if held is None or len(held) < size:
+        held = np.empty(size, dtype)
+        setattr(_memory, name, held)
+    return held[:size]
 
 
 def kernel_bound(width: int) -> float:
@@ -45,28 +75,32 @@ def kernel_bound(width: int) -> float:
 def single_scores(segments: Segments, query_D: NDArray[np.float64]) -> tuple[NDArray[np.float32], float]:
     """Approximate scores (N,) of one unit query, and the most that any of them is off.
 
+    The scores are this thread's scratch memory: its next call overwrites them.
     The query is rounded to float16 for the kernel: the bound holds the length of what rounding left over.
     """
     query16_1D = query_D.astype(np.float16)[None, :]
     left_over = float(np.linalg.norm(query_D - query16_1D[0].astype(np.float64)))
-    scores_N = np.empty(sum(map(len, segments)), dtype=np.float32)
+    scores_N = _scratch("scores", sum(map(len, segments)), np.dtype(np.float32))
 
     def score(rows_ND: NDArray[np.float16], out_N: NDArray[np.float32]) -> None:
-        dots_1N = np.empty((1, len(rows_ND)), dtype=np.float64)  # the kernel's own type: others are slow
-        numkong.cdist(query16_1D, rows_ND, "dot", out=dots_1N)
-        out_N[:] = dots_1N[0]
+        dots_N = _scratch(
+            "dots", len(rows_ND), np.dtype(np.float64)
+        )  # the kernel's own type: others are slow
+        numkong.cdist(query16_1D, rows_ND, "dot", out=dots_N[None, :])
+        out_N[:] = dots_N
 
     jobs = []
     start = 0
     for rows_ND in segments:
-        for at in range(0, len(rows_ND), _CHUNK_ROWS):
-            part_ND = rows_ND[at : at + _CHUNK_ROWS]
+        step = _equal_part(len(rows_ND))
+        for at in range(0, len(rows_ND), step):
+            part_ND = rows_ND[at : at + step]
             jobs.append((part_ND, scores_N[start : start + len(part_ND)]))
             start += len(part_ND)
-    if len(jobs) == 1:
-        score(*jobs[0])
-    else:
-        list(_pool(os.getpid()).map(lambda job: score(*job), jobs))
+    others = [_pool(os.getpid()).submit(score, *job) for job in jobs[1:]]
+    score(*jobs[0])  # this thread works too, while the others wake up
+    for other in others:
+        other.result()
     return scores_N, left_over * 1.001 + kernel_bound(len(query_D))
 
 
@@ -76,8 +110,8 @@ def batch_scores(segments: Segments, queries_QD: NDArray[np.float64]) -> tuple[N
     scores_QN = np.empty((len(queries32_QD), sum(map(len, segments))), dtype=np.float32)
     start = 0
     for rows_ND in segments:
-        for at in range(0, len(rows_ND), _CHUNK_ROWS // 2):
-            part_ND = rows_ND[at : at + _CHUNK_ROWS // 2].astype(np.float32)
+        for at in range(0, len(rows_ND), _CHUNK_ROWS):
+            part_ND = rows_ND[at : at + _CHUNK_ROWS].astype(np.float32)
             np.matmul(queries32_QD, part_ND.T, out=scores_QN[:, start : start + len(part_ND)])
             start += len(part_ND)
     return scores_QN, 2 * kernel_bound(queries_QD.shape[1])
