@@ -163,7 +163,8 @@ def _reloads(trainer: Trainer, config: RunConfig, scratch: Path) -> bool:
     image_BCHW = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     answers = []
     for model in (trainer.model, again):
-        model.eval()
+        # One layout for both: the trainer's own (channels last) sums in another order than a new model's.
+        model.eval().to(memory_format=torch.contiguous_format)
         tokens = model.tokenize(["Axial CT of the chest.", "A frontal radiograph of the left hand, normal."])
         answers.append((model.encode_image(image_BCHW), model.encode_text(tokens)))
     return all(torch.equal(was, now) for was, now in zip(*answers, strict=True))
