@@ -6,11 +6,11 @@ import csv
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from clinical_clip.errors import ManifestError, MissingDependency
 
-__all__ = ["MAX_CELL", "Row", "read_header_row", "read_rows"]
+__all__ = ["MAX_CELL", "Row", "open_parquet", "read_header_row", "read_rows"]
 
 MAX_CELL = 1 << 20
 """Characters that one cell may hold."""
@@ -29,7 +29,7 @@ def read_header_row(path: Path, wanted: str) -> list[str]:
         MissingDependency: a Parquet table where pyarrow is not installed.
     """
     if path.suffix.lower() == ".parquet":
-        names = [str(name) for name in _parquet(path).schema_arrow.names]
+        names = [str(name) for name in open_parquet(path).schema_arrow.names]
         delimiter = ""
     else:
         with _open_text(path) as file:
@@ -160,7 +160,13 @@ def _not_utf8(path: Path, line: int) -> ManifestError:
     )
 
 
-def _parquet(path: Path):  # type: ignore[no-untyped-def]
+def open_parquet(path: Path) -> Any:
+    """The ``pyarrow.parquet.ParquetFile`` at ``path``.
+
+    Raises:
+        MissingDependency: pyarrow is not installed.
+        ManifestError: not a Parquet file.
+    """
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -178,7 +184,7 @@ def _parquet(path: Path):  # type: ignore[no-untyped-def]
 def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
 
-    table = _parquet(path)
+    table = open_parquet(path)
     schema = table.schema_arrow
     plain = [one.name for one in schema if not (pa.types.is_nested(one.type) or pa.types.is_binary(one.type))]
     number = 0

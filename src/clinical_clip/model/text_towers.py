@@ -5,6 +5,7 @@ Shapes: B texts of L tokens, hidden width W, feature width D.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from clinical_clip.model.weights import load_text_weights
 __all__ = ["BertTower", "ClipTextTower", "TextTower", "build_text_tower", "pool"]
 
 
-class TextTower(nn.Module):
+class TextTower(nn.Module, ABC):
     """What every text tower offers. ``forward`` is ``upper(lower(tokens))``.
 
     ``lower`` is the frozen part: embeddings and the first ``frozen_layers`` layers. It takes no gradient
@@ -48,13 +49,13 @@ class TextTower(nn.Module):
         for part in self.frozen_parts():
             part.requires_grad_(False)
 
+    @abstractmethod
     def layers(self) -> nn.ModuleList:
         """The transformer's layers, lowest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embeddings(self) -> list[nn.Module | nn.Parameter]:
         """What turns ids to the first layer's input."""
-        raise NotImplementedError
 
     def frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         """What takes no gradient."""
@@ -70,13 +71,13 @@ class TextTower(nn.Module):
                 part.eval()
         return self
 
+    @abstractmethod
     def lower(self, tokens: TokenBatch) -> Tensor:
         """Tokens → (B, L, W), the input of the first layer that is trained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def upper(self, hidden_BLW: Tensor, tokens: TokenBatch) -> Tensor:
         """(B, L, W) of ``lower`` and the tokens' ids and mask → (B, D)."""
-        raise NotImplementedError
 
     def forward(self, tokens: TokenBatch) -> Tensor:
         """Tokens → (B, D)."""

@@ -18,7 +18,8 @@ from clinical_clip.data.pairs.detect import parquet_files
 from clinical_clip.data.pairs.images import ImageFinder, UnsafePath
 from clinical_clip.data.pairs.pair import SPLITS, Pair, RowProblem, split_name
 from clinical_clip.data.pairs.store import ImageStore, default_store_folder
-from clinical_clip.errors import ImageRejected, ManifestError, MissingDependency
+from clinical_clip.data.table import open_parquet
+from clinical_clip.errors import ImageRejected, ManifestError
 
 __all__ = ["holds_pixels", "read_parquet_pairs"]
 
@@ -38,7 +39,7 @@ def holds_pixels(path: Path) -> bool:
         ManifestError: not a Parquet file.
         MissingDependency: pyarrow is not installed.
     """
-    return _image_column(_open(path).schema_arrow) is not None
+    return _image_column(open_parquet(path).schema_arrow) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +90,7 @@ def read_parquet_pairs(
 
 
 def _read_file(file: Path, split: str, store: ImageStore, problems: list[RowProblem]) -> Iterator[Pair]:
-    table = _open(file)
+    table = open_parquet(file)
     columns = _columns(table.schema_arrow, file)
     names = _unpacked(file, table, columns, store, problems)
     finder = ImageFinder(file.parent)
@@ -245,21 +246,6 @@ def _split_of(file: Path) -> str:
         if split_name(word) in SPLITS:
             return split_name(word)
     return ""
-
-
-def _open(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise MissingDependency(
-            "Parquet needs pyarrow", where=path.name, hint="pip install 'clinical-clip[evaluate]'"
-        ) from None
-    try:
-        return pq.ParquetFile(path)
-    except Exception as error:
-        raise ManifestError(
-            f"not a Parquet table ({type(error).__name__})", where=path.name, hint="fetch it again"
-        ) from None
 
 
 def _batches(table: Any, columns: list[str], file: Path) -> Iterator[Any]:
