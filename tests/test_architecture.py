@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "clinical_clip"
-BASE = {"errors", "types", "atomic", "__init__"}
+BASE = {"errors", "types", "atomic", "spreadsheet", "__init__"}
 LAYERS = [
     {"data", "dicom"},
     {"model"},

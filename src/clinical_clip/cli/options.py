@@ -62,23 +62,15 @@ def write_rejections(path: Path | None, rejections: Sequence[Rejection]) -> None
     if path is None:
         return
     from clinical_clip.atomic import replace_file
+    from clinical_clip.spreadsheet import inert_cell
 
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["name", "code", "what", "hint"])
     for row in rejections:
-        writer.writerow([_inert(cell) for cell in (row.name, row.code, row.what, row.hint)])
+        writer.writerow([inert_cell(cell) for cell in (row.name, row.code, row.what, row.hint)])
     with replace_file(path) as stream:
         stream.write(text.getvalue().encode())
-
-
-def _inert(cell: str) -> str:
-    """A cell that a spreadsheet shows and does not run.
-
-    >>> _inert("=1+1"), _inert("scan.png")
-    ("'=1+1", 'scan.png')
-    """
-    return "'" + cell if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
 @contextmanager

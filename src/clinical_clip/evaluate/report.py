@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from clinical_clip.atomic import replace_file
 from clinical_clip.evaluate.bootstrap import Interval
 from clinical_clip.evaluate.results import Evaluation, MethodScores, SettingResult
+from clinical_clip.spreadsheet import inert_cell
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 __all__ = ["headline_metrics", "left_out_line", "print_report", "to_csv", "to_json", "write_report"]
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def headline_metrics(evaluation: Evaluation) -> list[str]:
@@ -174,18 +173,13 @@ def to_csv(evaluation: Evaluation) -> str:
                     if interval is None:
                         continue
                     numbers = [_number(x) for x in (interval.value, interval.low, interval.high)]
-                    labels = [_cell(setting.name), _cell(method.method), score.metric, average]
+                    labels = [inert_cell(setting.name), inert_cell(method.method), score.metric, average]
                     writer.writerow([*labels, *numbers, setting.queries, missing])
     return out.getvalue()
 
 
 def _number(value: float) -> str:
     return f"{100 * value:.4f}" if math.isfinite(value) else ""
-
-
-def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> list[Path]:
